@@ -1,0 +1,287 @@
+"""Build submission.ipynb from the chapters in scripts/submission/.
+
+The chapters are the only home of the notebook's code. ``spine.py`` is its story; where a
+cell of it reads ``# inline: NAME``, the chapter NAME is put in. Cells tagged
+``modules-only`` (imports between chapters) are dropped, because the notebook is one flat
+namespace. The same chapters give the same notebook, byte for byte.
+
+    python scripts/build_notebook.py                   # write submission.ipynb
+    python scripts/build_notebook.py --check           # is it what the chapters give?
+    python scripts/build_notebook.py --adopt RUN.ipynb # take over the outputs of a run
+    python scripts/build_notebook.py --recipe R -o F   # the notebook of another recipe
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CHAPTERS = ROOT / "scripts" / "submission"
+NOTEBOOK = ROOT / "submission.ipynb"
+DEFAULT_RECIPE = "warm_start_grpo"
+DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
+NOT_INSTALLED = "# --- Builds or runs the notebook"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+    "kaggle": {
+        "accelerator": "tpuV5e8",
+        "dataSources": [],
+        "isGpuEnabled": False,
+        "isInternetEnabled": True,
+        "language": "python",
+        "sourceType": "notebook",
+    },
+}
+INSTALL_CELL = '''\
+# The pinned packages of the repository's requirements.txt; what is there already is skipped.
+# This must happen before the first `import jax`.
+import importlib.metadata
+import subprocess
+import sys
+
+from packaging.requirements import Requirement
+
+PINS = """
+{pins}
+"""
+
+
+def is_installed(requirement: Requirement) -> bool:
+    """Is a version that satisfies the pin there?"""
+    try:
+        return importlib.metadata.version(requirement.name) in requirement.specifier
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+wanted = [Requirement(line) for line in PINS.split("\\n") if line]
+wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate()]
+missing = [f"{{pin.name}}{{pin.specifier}}" for pin in wanted if not is_installed(pin)]
+if missing:
+    print("installing", *missing)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)'''
+
+
+class BuildError(Exception):
+    """The chapters do not make a notebook; the message says why."""
+
+
+def read_chapter(name: str) -> NotebookNode:
+    """A chapter as notebook cells; commented magics become magics again."""
+    path = CHAPTERS / f"{name}.py"
+    if not path.exists():
+        raise BuildError(f"There is no chapter {name!r} (scripts/submission/{name}.py).")
+    return jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
+
+
+def install_source(path: pathlib.Path) -> str:
+    """The first cell: installs the pins of the requirements file but for the build tools."""
+    text = path.read_text(encoding="utf-8").split(NOT_INSTALLED)[0]
+    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return INSTALL_CELL.format(pins="\n".join(pins))
+
+
+def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[str, NotebookNode]]:
+    """The cells of a chapter and of those it inlines, with the chapter each comes from."""
+    for cell in read_chapter(name).cells:
+        directive = DIRECTIVE.fullmatch(cell.source.strip())
+        if directive and directive[1] == "install":
+            cell.source = install_source(ROOT / directive[2])
+        elif directive:
+            recipes = directive[3]
+            if recipes is None or recipe in re.split(r",\s*", recipes):
+                yield from chapter_cells(directive[2], recipe, above)
+                above.append(directive[2])
+            continue
+        if "modules-only" in cell.metadata.get("tags", []):
+            check_imports(name, cell.source, above)
+            continue
+        yield name, cell
+
+
+def check_imports(chapter: str, source: str, above: list[str]) -> None:
+    """A chapter imports chapters above it only.
+
+    Raises:
+      BuildError: names the chapter and the import.
+    """
+    for node in ast.walk(ast.parse(source)):
+        module = getattr(node, "module", None) or ""
+        if module.startswith("submission.") and module.split(".")[1] not in above:
+            raise BuildError(
+                f"Chapter {chapter!r} imports {module}, which does not stand above it."
+            )
+
+
+def without_magics(source: str) -> str:
+    return "\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
+
+
+def names_defined(source: str) -> Iterator[tuple[str, str]]:
+    """The names that a cell binds at top level: (name, what an import binds it to, or '')."""
+    for node in ast.parse(without_magics(source)).body:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    yield alias.asname, alias.name
+                else:
+                    yield alias.name.split(".")[0], alias.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, ""
+        else:
+            for part in ast.walk(node):
+                # Comprehensions bind their own names; only what is stored here counts.
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    yield part.id, ""
+
+
+def comprehension_names(source: str) -> set[str]:
+    kinds = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    return {
+        name.id
+        for node in ast.walk(ast.parse(without_magics(source)))
+        if isinstance(node, kinds)
+        for generator in node.generators
+        for name in ast.walk(generator.target)
+        if isinstance(name, ast.Name)
+    }
+
+
+def check_names(cells: list[tuple[str, NotebookNode]]) -> None:
+    """No two chapters bind the same name: in the notebook the second would replace the first.
+
+    Raises:
+      BuildError: names the clashes.
+    """
+    bound: dict[str, tuple[str, str]] = {}
+    clashes = []
+    for chapter, cell in cells:
+        if cell.cell_type != "code":
+            continue
+        local = comprehension_names(cell.source)
+        for name, origin in names_defined(cell.source):
+            if name in local and not origin:
+                continue
+            first_chapter, first_origin = bound.setdefault(name, (chapter, origin))
+            if first_origin != origin or (not origin and first_chapter != chapter):
+                clashes.append(f"{name!r} in {first_chapter!r} and in {chapter!r}")
+    if clashes:
+        raise BuildError("A name is bound twice: " + "; ".join(sorted(set(clashes))) + ".")
+
+
+def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
+    """The notebook of a recipe, without outputs.
+
+    Raises:
+      BuildError: a chapter is missing or clashes with another, or the recipe is unknown.
+    """
+    sys.path.insert(0, str(CHAPTERS.parent))
+    from submission.config import RECIPES
+
+    if recipe not in RECIPES:
+        raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")
+    cells = list(chapter_cells("spine", recipe, []))
+    check_names(cells)
+    notebook = nbformat.v4.new_notebook(metadata=METADATA)
+    seen: dict[str, int] = {}
+    for _, cell in cells:
+        source = cell.source
+        if recipe != DEFAULT_RECIPE:
+            source = source.replace(
+                f'NOTEBOOK_RECIPE = "{DEFAULT_RECIPE}"', f'NOTEBOOK_RECIPE = "{recipe}"'
+            )
+        digest = hashlib.sha256(f"{cell.cell_type}\n{source}".encode()).hexdigest()[:12]
+        seen[digest] = seen.get(digest, 0) + 1
+        identity = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        make = nbformat.v4.new_markdown_cell
+        if cell.cell_type == "code":
+            make = nbformat.v4.new_code_cell
+        built = make(source, id=identity)
+        if "plumbing" in cell.metadata.get("tags", []):
+            built.metadata["_kg_hide-input"] = True
+        notebook.cells.append(built)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def without_outputs(notebook: NotebookNode) -> NotebookNode:
+    bare = nbformat.from_dict(notebook)
+    for cell in bare.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return bare
+
+
+def take_outputs(built: NotebookNode, executed: NotebookNode) -> NotebookNode:
+    """The built notebook with the outputs of an executed one.
+
+    Raises:
+      BuildError: a code cell differs, or did not run.
+    """
+    ours = [cell for cell in built.cells if cell.cell_type == "code"]
+    theirs = [cell for cell in executed.cells if cell.cell_type == "code"]
+    if [c.source for c in ours] != [c.source for c in theirs]:
+        raise BuildError("The executed notebook's code cells are not the ones the chapters give.")
+    for cell, run in zip(ours, theirs, strict=True):
+        if run.execution_count is None:
+            raise BuildError(f"A cell of the executed notebook did not run:\n{run.source[:200]}")
+        cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    return built
+
+
+def dump(notebook: NotebookNode) -> str:
+    return nbformat.writes(notebook, version=4, indent=1) + "\n"
+
+
+def same_but_outputs(path: pathlib.Path, built: NotebookNode) -> bool:
+    """Is the notebook on disk what the chapters give, outputs aside?"""
+    if not path.exists():
+        return False
+    return dump(without_outputs(nbformat.read(path, as_version=4))) == dump(built)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--adopt", type=pathlib.Path, metavar="FILE", help="executed notebook")
+    parser.add_argument("--recipe", default=DEFAULT_RECIPE)
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=NOTEBOOK)
+    options = parser.parse_args()
+    try:
+        notebook = build(options.recipe)
+        if options.check:
+            if not same_but_outputs(options.output, notebook):
+                raise BuildError(
+                    f"{options.output.name} is not what the chapters give. "
+                    "Run: python scripts/build_notebook.py"
+                )
+            print(f"{options.output.name} is what the chapters give.")
+            return
+        if options.adopt:
+            notebook = take_outputs(notebook, nbformat.read(options.adopt, as_version=4))
+        elif options.output.exists():
+            try:  # outputs stay for as long as the code that made them does
+                notebook = take_outputs(notebook, nbformat.read(options.output, as_version=4))
+            except BuildError:
+                notebook = build(options.recipe)
+        options.output.write_text(dump(notebook), encoding="utf-8")
+    except BuildError as error:
+        sys.exit(f"build_notebook.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

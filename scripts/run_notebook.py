@@ -1,0 +1,124 @@
+"""Execute submission.ipynb top to bottom, with its output on the terminal as it comes.
+
+``scripts/run.sh`` sets the environment up and calls this. The options become the
+environment variables that the notebook reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from traitlets.config import Config
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "submission.ipynb"
+CODE_LENGTH_SHOWN = 60
+
+
+class TerminalClient(NotebookClient):
+    """Shows cell starts and text output on the terminal while the notebook runs."""
+
+    def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        content = msg["content"]
+        if msg["msg_type"] == "stream":
+            print(content["text"], end="", flush=True)
+        elif msg["msg_type"] == "display_data":
+            text = content["data"].get("text/markdown")
+            if text:
+                print(text, flush=True)
+        return super().process_message(msg, cell, cell_index)
+
+
+def title(cell: Any) -> str:
+    """The heading that a Markdown cell begins with, or nothing."""
+    line = cell.source.split("\n", 1)[0]
+    return line.lstrip("# ") if cell.cell_type == "markdown" and line.startswith("#") else ""
+
+
+def execute(notebook: Any, out: pathlib.Path) -> bool:
+    """Runs every cell and writes the executed notebook to `out`; True if all went well."""
+    start = time.monotonic()
+    headings = {i: title(cell) for i, cell in enumerate(notebook.cells)}
+
+    def announce(cell: Any, cell_index: int, **_: Any) -> None:
+        before = [headings[i] for i in range(cell_index, -1, -1) if headings[i]]
+        if before and before[0] != announce.last:
+            announce.last = before[0]
+            print(f"\n[{time.monotonic() - start:4.0f} s] {before[0]}", flush=True)
+
+    announce.last = ""
+    client = TerminalClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(ROOT)}},
+        on_cell_execute=announce,
+        record_timing=False,
+        # Sockets in the file system: no open port on the machine.
+        config=Config({"KernelManager": {"transport": "ipc"}}),
+    )
+    try:
+        client.execute()
+        return True
+    except CellExecutionError as error:
+        print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
+    except DeadKernelError:
+        print("\nThe notebook's kernel died (out of memory?).", file=sys.stderr)
+    finally:
+        out.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, out / "submission.ipynb")
+    return False
+
+
+def show_results(out: pathlib.Path) -> None:
+    """Prints the results table of a finished run."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from submission.report import results_table
+
+    print(f"\n{results_table(json.loads((out / 'results.json').read_text()))}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", help="tiny or kaggle; default: by the hardware")
+    parser.add_argument("--recipe", help="default: warm_start_grpo")
+    parser.add_argument("--minutes", type=float, help="time limit, from the first cell on")
+    parser.add_argument("--seed", type=int, help="the run's seed; default 0")
+    parser.add_argument("--resume", action="store_true", help="continue what is in the folder")
+    parser.add_argument("--out", help="folder for everything; default: outputs")
+    options = parser.parse_args()
+    values = {
+        "PROFILE": options.profile,
+        "RECIPE": options.recipe,
+        "MINUTES": options.minutes,
+        "RUN_SEED": options.seed,
+        "RESUME": 1 if options.resume else None,
+        "OUT": options.out,
+    }
+    os.environ.update({name: str(value) for name, value in values.items() if value is not None})
+    out = pathlib.Path(os.environ.get("OUT") or "outputs")
+    out = out if out.is_absolute() else ROOT / out
+    os.environ["OUT"] = str(out)
+    if options.resume and (out / "results.json").exists():
+        print(f"The run in {out} is finished. Nothing to do.")
+        show_results(out)
+        return 0
+    if not execute(nbformat.read(NOTEBOOK, as_version=4), out):
+        print(f"The run failed; what it did so far is in {out}.", file=sys.stderr)
+        return 1
+    show_results(out)
+    print(f"Everything is in {out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

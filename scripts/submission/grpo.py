@@ -1,0 +1,181 @@
+# %% [markdown]
+# ### Stage 2: GRPO
+#
+# For every prompt the policy writes a *group* of completions. Each earns its reward, and its
+# *advantage* is how far it lies above the mean of its group, in standard deviations. The
+# policy makes what lay above more likely, and what lay below less. A group in which all earn
+# the same teaches nothing.
+#
+# Tunix's `GRPOLearner` does the work. Its defaults are set right in three places:
+#
+# - **The KL term pulls.** Tunix's default estimator, log p − log p_ref, has an expected
+#   gradient of zero as a loss term, whatever its weight. `low_var_kl` (Schulman's k3) has not.
+# - **The reference is the warm start**: the same base with a frozen copy of the SFT adapter.
+# - **Everything sampled counts**: no top-k and no top-p, so that the distribution that is
+#   sampled is the one whose log-probabilities are trained.
+
+# %%
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from tunix.rl import rl_cluster
+from tunix.rl.grpo import grpo_learner
+from tunix.rl.rollout import base_rollout
+
+# %% tags=["modules-only"]
+from submission.budget import Deadline, until
+from submission.checkpoints import keep_metadata, saving_options
+from submission.config import Grpo, Run
+from submission.data import batched, prompt_columns, shuffled_forever
+from submission.metrics import SilentBar, StepLog, total_seconds
+from submission.model import frozen_copy
+from submission.prompts import Example
+from submission.rewards import components, reward_function
+from submission.rollout import PolicyRollout
+from submission.updates import make_optimizer, use_adapter_only_step
+
+# %%
+GRPO_EVENTS = {
+    "actor/train/loss": ("loss", 0),
+    "actor/train/grad_norm": ("grad_norm", 0),
+    "actor/train/learning_rate": ("learning_rate", 0),
+    "actor/train/kl": ("kl", 0),
+    "actor/train/entropy": ("entropy", 0),
+    # Rollout metrics are counted from 0.
+    "rewards/train/score/mean": ("reward", 1),
+    "completions/train/mean_length": ("tokens", 1),
+    "policy/train/in_format": ("in_format", 1),
+    "policy/train/right": ("right", 1),
+    "policy/train/length": ("length", 1),
+    "policy/train/flat_groups": ("flat_groups", 1),
+}
+
+
+def group_metrics(
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    rewards: np.ndarray,
+    advantages: np.ndarray,
+    **columns: Any,
+) -> dict[str, tuple[Any, Any]]:
+    """Shares of completions in format and right, and of groups that teach nothing.
+
+    A group is flat when all its completions earn the same: every advantage is zero.
+    """
+    parts = components(prompts, completions, **columns)
+    groups: dict[str, list[float]] = {}
+    for prompt, reward in zip(prompts, rewards, strict=True):
+        groups.setdefault(prompt, []).append(float(reward))
+    flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
+    shares = {name: np.mean(values) for name, values in parts.items()}
+    named = {f"policy/{name}": (value, np.mean) for name, value in shares.items()}
+    return named | {"policy/flat_groups": (np.mean(flat), np.mean)}
+
+
+def rollout_config(run: Run) -> base_rollout.RolloutConfig:
+    """Sampling in training. `top_p=None` would mean greedy, whatever the temperature."""
+    settings, lengths = run.profile.grpo, run.profile.lengths
+    return base_rollout.RolloutConfig(
+        max_tokens_to_generate=lengths.completion,
+        max_prompt_length=lengths.prompt,
+        kv_cache_size=run.cache_length,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        seed=jax.random.PRNGKey(run.seed),
+    )
+
+
+def algorithm_config(settings: Grpo) -> grpo_learner.GRPOConfig:
+    """GRPO with a KL term that has a gradient."""
+    return grpo_learner.GRPOConfig(
+        num_generations=settings.generations,
+        num_iterations=settings.iterations,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        kl_loss_mode="low_var_kl",
+    )
+
+
+def build_cluster(
+    policy: nnx.Module,
+    tokenizer: Any,
+    run: Run,
+    mesh: Mesh,
+    checkpoints: pathlib.Path,
+    log: StepLog,
+) -> rl_cluster.RLCluster:
+    """Policy, reference and rollout engine on one mesh, sharing one base."""
+    settings = run.profile.grpo
+    roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
+    cluster = rl_cluster.RLCluster(
+        actor=policy,
+        reference=frozen_copy(policy),
+        tokenizer=tokenizer,
+        cluster_config=rl_cluster.ClusterConfig(
+            role_to_mesh=dict.fromkeys(roles, mesh),
+            rollout_engine=PolicyRollout,
+            rollout_config=rollout_config(run),
+            training_config=rl_cluster.RLTrainingConfig(
+                actor_optimizer=make_optimizer(settings.optimizer, settings.steps),
+                eval_every_n_steps=settings.steps,
+                max_steps=settings.steps * settings.iterations,
+                mini_batch_size=settings.prompts,
+                train_micro_batch_size=settings.micro_prompts,
+                rollout_micro_batch_size=settings.prompts,
+                compute_logps_micro_batch_size=settings.micro_prompts,
+                checkpoint_root_directory=str(checkpoints),
+                checkpointing_options=saving_options(
+                    settings.save_every, run.profile.keep_checkpoints
+                ),
+                metrics_logging_options=log.logging_options(GRPO_EVENTS),
+            ),
+        ),
+    )
+    keep_metadata(cluster.actor_trainer)
+    return cluster
+
+
+def train_grpo(
+    policy: nnx.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    run: Run,
+    mesh: Mesh,
+    checkpoints: pathlib.Path,
+    metrics: pathlib.Path,
+    deadline: Deadline,
+) -> dict[str, Any]:
+    """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
+    settings = run.profile.grpo
+    log = StepLog(metrics, "grpo", settings.steps, ("reward", "in_format", "right", "flat_groups"))
+    cluster = build_cluster(policy, tokenizer, run, mesh, checkpoints, log)
+    learner = grpo_learner.GRPOLearner(
+        rl_cluster=cluster,
+        algo_config=algorithm_config(settings),
+        reward_fns=[reward_function(run.profile.rewards)],
+        metric_fns=[group_metrics],
+    )
+    trainer = cluster.actor_trainer
+    trainer.with_rl_metrics_to_log({"kl": np.mean, "pg_clipfrac": np.mean, "entropy": np.mean})
+    use_adapter_only_step(trainer, run.profile.remat)
+    trainer._pbar = SilentBar()
+    stream = batched(shuffled_forever(examples, run.seed + 1), settings.prompts)
+    batches = (
+        prompt_columns(batch) for batch, _ in zip(stream, range(settings.steps), strict=False)
+    )
+    learner.train(log.timed(until(deadline, batches)), skip_jit=True)
+    log.close()
+    completions = settings.prompts * settings.generations
+    return {
+        "name": "grpo",
+        "steps": trainer.train_steps // settings.iterations,
+        "seconds": total_seconds(log.history),
+        "tokens": round(sum(line.get("tokens", 0.0) * completions for line in log.history)),
+        "history": log.history,
+    }

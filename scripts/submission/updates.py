@@ -1,0 +1,146 @@
+# %% [markdown]
+# ### One update of the adapter
+#
+# Both stages make their updates in Tunix's `PeftTrainer`. Three things it would do
+# differently are put right here.
+#
+# **The adapter keeps its small changes.** The adapter has the dtype of the base, bfloat16,
+# with 8 bits of mantissa: at a learning rate of 5e-6 nearly every update is smaller than half
+# a unit in the last place and rounds away. `with_master_weights` keeps a float32 copy inside
+# the optimizer, updates that, and hands out its rounding. The adapter is always the rounded
+# master.
+
+# %%
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+# %% tags=["modules-only"]
+from submission.config import Optimizer
+
+
+# %%
+class MasterState(NamedTuple):
+    """The float32 copy of the parameters, and the state of the optimizer that moves it."""
+
+    master: Any
+    inner: Any
+
+
+def with_master_weights(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Runs `inner` on a float32 copy of the parameters, whatever their own dtype is."""
+
+    def widen(tree: Any) -> Any:
+        # A copy even where the dtype is float32 already: the optimizer's state is donated.
+        return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), tree)
+
+    def init(params: Any) -> MasterState:
+        master = widen(params)
+        return MasterState(master, inner.init(master))
+
+    def update(gradients: Any, state: MasterState, params: Any) -> tuple[Any, MasterState]:
+        steps, moved = inner.update(widen(gradients), state.inner, state.master)
+        master = optax.apply_updates(state.master, steps)
+        # In float32, the difference of two numbers of the narrow dtype added to the first
+        # and rounded gives the second: what is applied lands exactly on the rounded master.
+        changes = jax.tree.map(
+            lambda m, p: m.astype(p.dtype).astype(jnp.float32) - p.astype(jnp.float32),
+            master,
+            params,
+        )
+        return changes, MasterState(master, moved)
+
+    return optax.GradientTransformation(init, update)
+
+
+# %% [markdown]
+# **The rate is injected in float32.** `optax.inject_hyperparams` stores AdamW's numbers in
+# the dtype of the parameters. In bfloat16 the second moment's 0.999 becomes 1.0, its bias
+# correction divides by zero, and the run is dead from the first step while its loss reads 0.
+
+
+# %%
+def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
+    """Linear warm-up, then cosine; exactly as long as the stage."""
+    warm_up = max(1, round(settings.warm_up_share * steps))
+    return optax.warmup_cosine_decay_schedule(
+        init_value=settings.peak_rate / warm_up,
+        peak_value=settings.peak_rate,
+        warmup_steps=warm_up,
+        decay_steps=max(steps, warm_up + 1),
+        end_value=settings.peak_rate * settings.end_share,
+    )
+
+
+def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+    """Clipped AdamW on float32 master weights; its learning rate shows in the metrics."""
+
+    def clipped_adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(settings.clip_norm),
+            optax.adamw(
+                learning_rate,
+                b1=settings.b1,
+                b2=settings.b2,
+                weight_decay=settings.weight_decay,
+            ),
+        )
+
+    injected = optax.inject_hyperparams(clipped_adamw, hyperparam_dtype=jnp.float32)
+    return with_master_weights(injected(learning_rate=make_schedule(settings, steps)))
+
+
+# %% [markdown]
+# **The base stays where it is.** Tunix's jitted step takes the whole model and returns the
+# whole model, so that after one update the policy's base weights live in new buffers, and
+# the reference, which shared them, holds a second copy: 2 GB more for the 1B, 5 GB for the
+# 2B. Our step returns the adapter and the optimizer's state and nothing else. It also
+# switches rematerialisation on while it is traced, and only then, because the stock sampler
+# cannot run a model that rematerialises.
+
+
+# %%
+@contextlib.contextmanager
+def rematerialised(config: Any, enabled: bool) -> Iterator[None]:
+    """Recomputes every decoder layer in the backward pass of what is traced inside."""
+    before = config.remat_config
+    if enabled:
+        config.remat_config = type(before).DECODER
+    try:
+        yield
+    finally:
+        config.remat_config = before
+
+
+def use_adapter_only_step(trainer: Any, remat: bool = False) -> None:
+    """Gives a `PeftTrainer` a train step that leaves the base weights alone.
+
+    Call `train(..., skip_jit=True)` afterwards: the step is jitted here.
+    """
+    graph, _, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
+    optimizer_graph, _ = nnx.split(trainer.optimizer)
+
+    @functools.partial(jax.jit, donate_argnums=(1,))
+    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State, inputs: Any) -> tuple:
+        model = nnx.merge(graph, adapter, base)
+        optimizer = nnx.merge(optimizer_graph, moments)
+        with rematerialised(model.config, remat):
+            result = trainer._train_step(model, optimizer, inputs)
+        return nnx.state(model, nnx.LoRAParam), nnx.state(optimizer), result
+
+    def train_step(inputs: Any) -> tuple[Any, Any, Any]:
+        adapter, moments, result = step(
+            nnx.state(trainer.model, nnx.LoRAParam), nnx.state(trainer.optimizer), base, inputs
+        )
+        nnx.update(trainer.model, adapter)
+        nnx.update(trainer.optimizer, moments)
+        return result
+
+    make: Callable[[], Any] = lambda: train_step  # noqa: E731 (one function, jitted once)
+    trainer.create_train_step_fn = make

@@ -1,0 +1,89 @@
+"""What the tests share: the tiny Gemma, loaded once, and a run of a few steps."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+os.chdir(ROOT)  # the configuration's paths are relative to the repository
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import absl.logging  # noqa: E402
+import pytest  # noqa: E402
+
+absl.logging.set_verbosity(absl.logging.ERROR)
+
+from submission import config, data, model  # noqa: E402
+
+
+def short_run(out, **changes):
+    """The tiny profile with a handful of steps."""
+    profile = dataclasses.replace(
+        config.TINY,
+        sft=dataclasses.replace(config.TINY.sft, steps=4, save_every=2),
+        grpo=dataclasses.replace(
+            config.TINY.grpo, steps=2, prompts=4, generations=4, micro_prompts=4, save_every=1
+        ),
+        evaluation=dataclasses.replace(config.TINY.evaluation, rows=16, batch_size=8),
+    )
+    return config.Run(
+        **{
+            "profile": profile,
+            "recipe": "warm_start_grpo",
+            "seed": 0,
+            "minutes": None,
+            "out": str(out),
+            "resume": False,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def mesh():
+    return model.make_mesh()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder():
+    return model.locate(config.STOCK_MODELS["gemma3_tiny_it"], minutes=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_folder):
+    return model.load_tokenizer(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def make_policy(tiny_folder, mesh):
+    """Makes a fresh policy on the tiny stock Gemma, in the dtype asked for."""
+
+    def make(dtype="float32", seed=0):
+        stock = dataclasses.replace(config.STOCK_MODELS["gemma3_tiny_it"], dtype=dtype)
+        loaded = model.load_stock(stock, tiny_folder, mesh)
+        return model.add_adapter(loaded, config.TINY.adapter, seed, mesh)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def examples(tokenizer):
+    """Rows of each kind: for SFT, GRPO and held out."""
+
+    def load(sources, needs_trace):
+        return data.load_examples(
+            sources,
+            tokenizer,
+            config.TINY.lengths,
+            needs_trace=needs_trace,
+            minimum_kept=0.9,
+            at_most=600,
+        )
+
+    return {
+        "sft": load(config.TINY.sft_sources["warm_start_grpo"], True),
+        "grpo": load(config.TINY.grpo_sources, False),
+        "held_out": load((config.TINY.evaluation.source,), False),
+    }

@@ -1,0 +1,185 @@
+import subprocess
+import sys
+
+import build_notebook
+import nbformat
+import pytest
+
+HEADINGS = [
+    "Your overall training and evaluation strategy",
+    "How your finetuning dataset is created",
+    "Your Tunix finetuning code",
+    "[Optional 15pts] unrestricted mode",
+    "Other things you want the judges to know",
+]
+
+
+@pytest.fixture
+def chapters(tmp_path, monkeypatch):
+    """Writes chapters of a small notebook and builds it."""
+    monkeypatch.setattr(build_notebook, "CHAPTERS", tmp_path)
+    (tmp_path / "spine.py").write_text("# %%\n# inline: one\n\n# %%\n# inline: two\n")
+
+    def build(one="# %%\nx = 1\n", two="# %%\ny = x\n", recipe=build_notebook.DEFAULT_RECIPE):
+        (tmp_path / "one.py").write_text(one)
+        (tmp_path / "two.py").write_text(two)
+        return build_notebook.build(recipe)
+
+    return build
+
+
+def sources(notebook):
+    return [cell.source for cell in notebook.cells]
+
+
+def test_the_committed_notebook_is_what_the_chapters_give():
+    assert build_notebook.same_but_outputs(build_notebook.NOTEBOOK, build_notebook.build())
+
+
+def test_building_is_deterministic():
+    assert build_notebook.dump(build_notebook.build()) == build_notebook.dump(
+        build_notebook.build()
+    )
+
+
+def test_a_changed_cell_changes_the_check(tmp_path):
+    notebook = build_notebook.build()
+    notebook.cells[-1].source += " "
+    path = tmp_path / "other.ipynb"
+    path.write_text(build_notebook.dump(notebook))
+    assert not build_notebook.same_but_outputs(path, build_notebook.build())
+
+
+def test_the_official_headings_are_there_in_order():
+    lines = [
+        line.lstrip("# ")
+        for cell in build_notebook.build().cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("## ")
+    ]
+    assert lines == HEADINGS
+
+
+def test_kaggles_metadata_is_there():
+    metadata = build_notebook.build().metadata["kaggle"]
+    assert metadata["accelerator"] == "tpuV5e8"
+    assert metadata["isInternetEnabled"] is True
+
+
+def test_no_chapter_import_is_left_and_no_other_machines_path():
+    text = build_notebook.dump(build_notebook.build())
+    assert "from submission" not in text
+    assert "/home/" not in text
+
+
+def test_the_first_code_cell_installs_the_pins_but_not_the_build_tools():
+    first = next(c for c in build_notebook.build().cells if c.cell_type == "code")
+    assert "google-tunix==0.1.7" in first.source
+    assert "jupytext" not in first.source
+    assert "import jax" not in first.source.replace("`import jax`", "")
+    assert first.metadata["_kg_hide-input"] is True
+
+
+def test_the_first_cell_skips_what_is_installed():
+    first = next(c for c in build_notebook.build().cells if c.cell_type == "code")
+    result = subprocess.run(
+        [sys.executable, "-c", first.source], capture_output=True, text=True, check=True
+    )
+    assert "installing" not in result.stdout
+
+
+def test_chapters_are_inlined_in_order(chapters):
+    assert sources(chapters()) == ["x = 1", "y = x"]
+
+
+def test_modules_only_cells_are_dropped(chapters):
+    two = '# %% tags=["modules-only"]\nfrom submission.one import x\n\n# %%\ny = x\n'
+    assert sources(chapters(two=two)) == ["x = 1", "y = x"]
+
+
+def test_an_import_from_below_is_refused(chapters):
+    one = '# %% tags=["modules-only"]\nfrom submission.two import y\n'
+    with pytest.raises(build_notebook.BuildError, match=r"'one' imports submission.two"):
+        chapters(one=one)
+
+
+@pytest.mark.parametrize("again", ["x = 2", "def x(): ...", "class x: ...", "import os as x",
+                                   "for x in (): pass", "_ = (x := 2)", "from os import path as x"])  # fmt: skip
+def test_a_name_bound_in_two_chapters_is_refused(chapters, again):
+    with pytest.raises(build_notebook.BuildError, match="'x' in 'one' and in 'two'"):
+        chapters(two=f"# %%\n{again}\n")
+
+
+def test_private_names_count_too(chapters):
+    with pytest.raises(build_notebook.BuildError, match="'_x'"):
+        chapters(one="# %%\n_x = 1\n", two="# %%\n_x = 2\n")
+
+
+def test_the_same_import_in_two_chapters_is_fine(chapters):
+    chapters(one="# %%\nimport os\n", two="# %%\nimport os\n")
+
+
+def test_two_imports_under_one_name_are_refused(chapters):
+    with pytest.raises(build_notebook.BuildError, match="'path'"):
+        chapters(one="# %%\nfrom os import path\n", two="# %%\nfrom sys import path\n")
+
+
+def test_magics_come_back(chapters):
+    assert sources(chapters(one="# %%\n# %pip install six\n"))[0] == "%pip install six"
+
+
+def test_plumbing_is_folded_on_kaggle(chapters):
+    notebook = chapters(one='# %% tags=["plumbing"]\nx = 1\n')
+    assert notebook.cells[0].metadata["_kg_hide-input"] is True
+    assert "_kg_hide-input" not in notebook.cells[1].metadata
+
+
+def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):
+    chapters()
+    (tmp_path / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")
+    assert sources(build_notebook.build()) == []
+    assert sources(build_notebook.build("worked_only")) == ["x = 1"]
+
+
+def test_another_recipes_notebook_runs_that_recipe():
+    text = "\n".join(sources(build_notebook.build("worked_only")))
+    assert 'NOTEBOOK_RECIPE = "worked_only"' in text
+
+
+def test_unknown_recipe_and_missing_chapter_are_named(chapters, tmp_path):
+    with pytest.raises(build_notebook.BuildError, match="Unknown recipe 'magic'"):
+        build_notebook.build("magic")
+    (tmp_path / "spine.py").write_text("# %%\n# inline: three\n")
+    with pytest.raises(build_notebook.BuildError, match="no chapter 'three'"):
+        build_notebook.read_chapter("three")
+
+
+def executed(notebook):
+    run = nbformat.from_dict(notebook)
+    for number, cell in enumerate((c for c in run.cells if c.cell_type == "code"), 1):
+        cell.execution_count = number
+        cell.outputs = [nbformat.v4.new_output("stream", text=f"out {number}\n")]
+    return run
+
+
+def test_outputs_are_adopted_and_the_check_still_holds(chapters, tmp_path):
+    adopted = build_notebook.take_outputs(chapters(), executed(chapters()))
+    assert [c.outputs[0].text for c in adopted.cells] == ["out 1\n", "out 2\n"]
+    path = tmp_path / "n.ipynb"
+    path.write_text(build_notebook.dump(adopted))
+    assert build_notebook.same_but_outputs(path, chapters())
+
+
+def test_outputs_of_another_notebook_are_refused(chapters):
+    run = executed(chapters())
+    run.cells[1].source = "y = x  # changed"
+    with pytest.raises(build_notebook.BuildError, match="not the ones the chapters give"):
+        build_notebook.take_outputs(chapters(), run)
+
+
+def test_a_cell_that_did_not_run_is_refused(chapters):
+    run = executed(chapters())
+    run.cells[1].execution_count = None
+    with pytest.raises(build_notebook.BuildError, match="did not run"):
+        build_notebook.take_outputs(chapters(), run)

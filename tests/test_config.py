@@ -1,0 +1,72 @@
+import pathlib
+import re
+
+import pytest
+from submission import config
+
+CHAPTERS = pathlib.Path(config.__file__).parent
+
+
+def test_unknown_profile_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"Unknown profile 'laptop'.*tiny, kaggle"):
+        config.read_run({"PROFILE": "laptop"}, "cpu")
+
+
+def test_unknown_recipe_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"Unknown recipe 'magic'.*worked_only"):
+        config.read_run({"RECIPE": "magic"}, "cpu")
+
+
+def test_a_recipe_without_rows_in_the_profile_is_refused():
+    with pytest.raises(ValueError, match=r"'worked_only' has no rows in profile 'kaggle'"):
+        config.read_run({"PROFILE": "kaggle", "RECIPE": "worked_only"}, "cpu")
+
+
+@pytest.mark.parametrize("name", ["MINUTES", "RUN_SEED"])
+@pytest.mark.parametrize("value", ["soon", "-1"])
+def test_a_variable_that_is_no_number_is_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        config.read_run({name: value}, "cpu")
+
+
+def test_the_hardware_chooses_the_profile_and_the_environment_overrides_it():
+    assert config.read_run({}, "tpu").profile.name == "kaggle"
+    assert config.read_run({}, "cpu").profile.name == "tiny"
+    assert config.read_run({"PROFILE": "tiny"}, "tpu").profile.name == "tiny"
+
+
+def test_empty_variables_count_as_unset():
+    run = config.read_run(
+        dict.fromkeys(("PROFILE", "RECIPE", "MINUTES", "RUN_SEED", "OUT"), ""), ""
+    )
+    assert (run.profile.name, run.recipe, run.seed, run.minutes, run.out) == (
+        "tiny",
+        "warm_start_grpo",
+        0,
+        None,
+        "outputs",
+    )
+
+
+def test_batches_divide_as_tunix_wants_them():
+    for profile in config.PROFILES.values():
+        assert profile.grpo.prompts % profile.grpo.micro_prompts == 0
+        assert profile.sft.length <= profile.lengths.prompt + profile.lengths.completion
+        # The last step is a regular save: Tunix's forced one would drop its metadata.
+        assert profile.grpo.steps % profile.grpo.save_every == 0
+
+
+def test_no_chapter_asks_which_profile_it_is():
+    for path in CHAPTERS.glob("*.py"):
+        if path.stem == "config":
+            continue
+        text = path.read_text()
+        assert not re.search(r"profile\.name\s*[!=]=|profile\s*[!=]=|\"PROFILE\"|'PROFILE'", text)
+
+
+def test_both_stock_models_are_chosen_by_one_field():
+    for name, handle in (
+        ("gemma3_1b_it", "google/gemma-3/flax/gemma3-1b-it"),
+        ("gemma2_2b_it", "google/gemma-2/flax/gemma2-2b-it"),
+    ):
+        assert config.STOCK_MODELS[name].handle == handle

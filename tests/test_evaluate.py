@@ -1,0 +1,64 @@
+import pytest
+from submission import config, evaluate, model, prompts
+from submission.prompts import Example
+
+
+def answered(text, example, tokens=5, stopped=True):
+    from submission.checkers import check
+
+    completion = prompts.parse(text)
+    right = completion.in_format and check(example, completion.answer) is True
+    lenient = check(example, completion.lenient_answer) is True
+    return evaluate.Answered(example, completion, tokens, stopped, right, lenient)
+
+
+GOOD = "<reasoning>6*7=42.</reasoning><answer>42</answer>"
+ROW = Example("6*7?", "42", "number", domain="math")
+
+
+def test_strict_and_lenient_accuracy_differ_by_the_format():
+    rows = [
+        answered(text, ROW) for text in (GOOD, "42", "41", GOOD.replace("<answer>42", "<answer>1"))
+    ]
+    summary = evaluate.summarise(rows)
+    assert (summary["n"], summary["format"]) == (4, 0.5)
+    assert (summary["accuracy"], summary["accuracy_lenient"]) == (0.25, 0.5)
+    assert summary["accuracy_ci95"][0] < 0.25 < summary["accuracy_ci95"][1]
+    assert summary["by_domain"]["math"]["n"] == 4
+
+
+def test_open_rows_do_not_count_in_the_accuracy():
+    rows = [answered(GOOD, ROW), answered(GOOD, Example("Write a poem.", "", "open"))]
+    assert evaluate.summarise(rows)["n"] == 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (5, 10), (0, 0)])
+def test_the_interval_contains_the_share_and_stays_in_range(successes, n):
+    low, high = evaluate.wilson(successes, n)
+    assert 0 <= low <= (successes / n if n else 0.5) <= high <= 1 + 1e-12
+
+
+def test_batches_do_not_change_the_answers(make_policy, tokenizer, examples):
+    lengths = config.TINY.lengths
+    sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
+    rows = examples["held_out"][:10]
+
+    def texts(batch_size):
+        answers = evaluate.answer_greedily(
+            sampler, rows, batch_size, lengths.prompt, lengths.completion
+        )
+        return [a.completion.text for a in answers]
+
+    assert texts(10) == texts(4)  # 4 + 4 + 2, the last batch filled up
+    assert len(texts(10)) == 10
+
+
+def test_stock_gemma_knows_some_answers_and_no_tags(make_policy, tokenizer, examples):
+    lengths = config.TINY.lengths
+    sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
+    answers = evaluate.answer_greedily(
+        sampler, examples["held_out"][:200], 200, lengths.prompt, lengths.completion
+    )
+    summary = evaluate.summarise(answers)
+    assert summary["format"] <= 0.05
+    assert 0.2 < summary["accuracy_lenient"] < 0.8

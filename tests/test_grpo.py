@@ -1,0 +1,232 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from submission import budget, checkpoints, config, data, grpo, metrics, model, prompts
+from tunix.rl import common
+from tunix.rl.grpo import grpo_learner
+from tunix.sft import checkpoint_manager
+
+from conftest import short_run
+
+
+def adapter(policy):
+    return [np.asarray(x) for x in jax.tree.leaves(nnx.state(policy, nnx.LoRAParam))]
+
+
+def warm(policy, scale=0.2):
+    """Moves the adapter away from zero, as SFT would."""
+    state = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape),
+        nnx.state(policy, nnx.LoRAParam),
+    )
+    nnx.update(policy, state)
+    return policy
+
+
+def train(policy, tokenizer, examples, mesh, out, **changes):
+    run = short_run(out, **changes)
+    folder = checkpoints.open_run_folder(run)
+    checkpoints.save_first_submission(policy, folder.checkpoints)
+    try:
+        report = grpo.train_grpo(
+            policy,
+            tokenizer,
+            examples["grpo"],
+            run,
+            mesh,
+            folder.checkpoints,
+            folder.metrics,
+            budget.Deadline.after(10),
+        )
+    finally:
+        folder.release()
+    return report, folder
+
+
+@pytest.fixture(scope="module")
+def trained(make_policy, tokenizer, examples, mesh, tmp_path_factory):
+    policy = make_policy()
+    before = adapter(policy)
+    report, folder = train(policy, tokenizer, examples, mesh, tmp_path_factory.mktemp("g") / "run")
+    return policy, before, report, folder
+
+
+# --- Trap 3: the KL estimator -----------------------------------------------------------------
+
+
+def expected_gradient(mode):
+    """The gradient of the KL loss term, in expectation over what the policy samples."""
+    logits = jnp.array([0.3, -0.7, 1.2, 0.1])
+    reference = jax.nn.log_softmax(jnp.array([1.0, 0.2, -0.4, 0.3]))
+
+    def loss(logits):
+        log_probs = jax.nn.log_softmax(logits)
+        kl = common.compute_kl_divergence(log_probs, reference, mode)
+        return jnp.sum(jax.lax.stop_gradient(jnp.exp(log_probs)) * kl)
+
+    return jax.grad(loss)(logits)
+
+
+def test_trap_3_the_stock_kl_has_no_gradient_and_ours_has():
+    stock = grpo_learner.GRPOConfig(num_generations=2).kl_loss_mode
+    ours = grpo.algorithm_config(config.TINY.grpo).kl_loss_mode
+    assert float(jnp.abs(expected_gradient(stock)).max()) < 1e-6
+    assert float(jnp.abs(expected_gradient(ours)).max()) > 0.05
+
+
+def test_the_kl_gradient_points_back_to_the_reference():
+    ours = grpo.algorithm_config(config.TINY.grpo).kl_loss_mode
+    towards = jnp.array([0.3, -0.7, 1.2, 0.1]) - jnp.array([1.0, 0.2, -0.4, 0.3])
+    assert float(jnp.vdot(expected_gradient(ours), towards)) > 0
+
+
+# --- Trap 11: the reference -------------------------------------------------------------------
+
+
+def test_trap_11_a_stock_reference_pulls_back_to_before_sft_and_ours_does_not(
+    make_policy, tokenizer, mesh, tmp_path
+):
+    run = short_run(tmp_path)
+    policy = warm(make_policy())
+    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
+    row = data.tokenize(tokenizer, prompts.Example("What is 3 + 4?", "7", "number", "3+4=7."))
+    prompt, completion = jnp.array([row.prompt]), jnp.array([row.target])
+    ids = {"pad_id": tokenizer.pad_id(), "eos_id": tokenizer.eos_id()}
+
+    def log_probs(module):
+        graph, state = nnx.split(module)
+        return common.compute_per_token_logps(graph, state, prompt, completion, **ids)
+
+    ours = cluster.get_ref_per_token_logps(prompt, completion, **ids)
+    kl_ours = common.compute_kl_divergence(log_probs(policy), ours)
+    kl_stock = common.compute_kl_divergence(log_probs(policy), log_probs(make_policy()))
+    log.close()
+    assert float(jnp.abs(kl_ours).max()) < 1e-6  # GRPO starts where SFT ended
+    assert float(kl_stock.mean()) > 0.1
+
+
+# --- The stage --------------------------------------------------------------------------------
+
+
+def test_grpo_moves_the_adapter_and_not_the_reference_nor_the_base(trained):
+    policy, before, report, _ = trained
+    assert report["steps"] == 2
+    assert any((a != b).any() for a, b in zip(before, adapter(policy), strict=True))
+
+
+def test_every_step_is_one_line_of_metrics(trained):
+    _, _, report, folder = trained
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [("grpo", 1), ("grpo", 2)]
+    expected = {
+        *("stage", "step", "seconds", "loss", "grad_norm", "kl", "entropy", "learning_rate"),
+        *("reward", "in_format", "right", "length", "flat_groups", "tokens"),
+    }
+    assert all(set(line) == expected for line in lines)
+    assert lines == report["history"]
+    assert all(np.isfinite(value) for line in lines for value in line.values() if value != "grpo")
+
+
+def test_the_first_step_is_at_the_reference(trained):
+    assert trained[2]["history"][0]["kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_trap_10_the_last_checkpoint_knows_its_step(trained):
+    folder = trained[3]
+    actor = folder.checkpoints / "actor"
+    assert checkpoints.checkpoint_steps(actor) == [0, 1, 2]
+    manager = checkpoint_manager.CheckpointManager(str(actor))
+    metadata = manager._checkpoint_manager.metadata(2).custom_metadata
+    manager.close()
+    assert metadata["global_step"] == 2
+
+
+def test_trap_10_stock_forgets_the_step_of_a_forced_save(make_policy, tmp_path):
+    class Trainer:
+        checkpoint_manager = checkpoint_manager.CheckpointManager(str(tmp_path / "actor"))
+
+    trainer, policy = Trainer(), make_policy()
+    trainer.checkpoint_manager.save(3, policy, save_only_lora_params=True, force=True)
+    checkpoints.keep_metadata(trainer)
+    trainer.checkpoint_manager.save(4, policy, save_only_lora_params=True, force=True)
+    manager = trainer.checkpoint_manager._checkpoint_manager
+    manager.wait_until_finished()
+    saved = {step: manager.metadata(step).custom_metadata or {} for step in (3, 4)}
+    trainer.checkpoint_manager.close()
+    assert saved[3].get("global_step", 0) == 0
+    assert saved[4]["global_step"] == 4
+
+
+def test_what_was_saved_is_the_policy(trained, make_policy):
+    policy, _, _, folder = trained
+    restored = make_policy()
+    assert checkpoints.restore_submission(restored, folder.checkpoints / "actor") == 2
+    for a, b in zip(adapter(policy), adapter(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_same_seed_gives_the_same_adapter_and_metrics(
+    trained, make_policy, tokenizer, examples, mesh, tmp_path
+):
+    policy = make_policy()
+    report, _ = train(policy, tokenizer, examples, mesh, tmp_path / "run")
+    for a, b in zip(adapter(trained[0]), adapter(policy), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    def timeless(lines):
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+    assert timeless(report["history"]) == timeless(trained[2]["history"])
+
+
+def test_micro_batches_and_two_updates_per_rollout_run(
+    make_policy, tokenizer, examples, mesh, tmp_path
+):
+    import dataclasses
+
+    base = short_run(tmp_path)
+    profile = dataclasses.replace(
+        base.profile,
+        grpo=dataclasses.replace(base.profile.grpo, micro_prompts=2, iterations=2, steps=2),
+    )
+    report, _ = train(make_policy(), tokenizer, examples, mesh, tmp_path / "run", profile=profile)
+    assert report["steps"] == 2
+
+
+# --- Metrics of groups ------------------------------------------------------------------------
+
+
+def test_flat_groups_are_those_whose_rewards_are_all_equal():
+    rewards = np.array([1.0, 1.0, 0.0, 1.0])
+    result = grpo.group_metrics(
+        prompts=["a", "a", "b", "b"],
+        completions=["x"] * 4,
+        rewards=rewards,
+        advantages=np.zeros(4),
+        answer=["1"] * 4,
+        checker=["number"] * 4,
+    )
+    assert result["policy/flat_groups"][0] == 0.5
+    assert result["policy/in_format"][0] == 0.0
+
+
+def test_the_policy_and_its_reference_share_one_base(make_policy, tokenizer, mesh, tmp_path):
+    run, policy = short_run(tmp_path), make_policy()
+    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
+    log.close()
+    assert cluster.actor_trainer.model is policy
+    base = nnx.filterlib.Not(nnx.LoRAParam)
+    reference = cluster.inference_worker.get_model("reference")
+    for a, b in zip(
+        jax.tree.leaves(nnx.state(policy, base)),
+        jax.tree.leaves(nnx.state(reference, base)),
+        strict=True,
+    ):
+        assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
+    assert model.adapter_size(policy)[0] == 215_040

@@ -1,0 +1,229 @@
+"""The notebook as a whole: executed with few steps, then the judges' cells in the same kernel."""
+
+import json
+import pathlib
+
+import build_notebook
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "submission.ipynb"
+
+# Few steps, but enough for the warm start to take. Put in right after the configuration.
+FEWER_STEPS = """
+import dataclasses
+PROFILES["tiny"] = dataclasses.replace(
+    TINY,
+    sft=dataclasses.replace(TINY.sft, steps=60, save_every=30),
+    grpo=dataclasses.replace(TINY.grpo, steps=4, save_every=2),
+    evaluation=dataclasses.replace(TINY.evaluation, rows=100, batch_size=100),
+)
+"""
+
+# What the judges do, from the official template; they know the notebook's names alone.
+JUDGES = """
+import json, re
+
+trained_ckpt_path = os.path.join(CKPT_DIR, "actor")
+actor_steps = sorted(int(d) for d in os.listdir(trained_ckpt_path) if re.match(r"^\\d+$", d))
+latest = os.path.join(trained_ckpt_path, str(actor_steps[-1]), "model_params")
+
+abs_params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), nnx.state(lora_policy, nnx.LoRAParam)
+)
+# Nothing of the policy in memory may help: its adapter is wiped first.
+nnx.update(lora_policy, jax.tree.map(lambda x: 0 * x, nnx.state(lora_policy, nnx.LoRAParam)))
+checkpointer = ocp.StandardCheckpointer()
+trained_lora_params = checkpointer.restore(latest, target=abs_params)
+nnx.update(
+    lora_policy,
+    jax.tree.map(lambda a, b: b, nnx.state(lora_policy, nnx.LoRAParam), trained_lora_params),
+)
+
+judges_sampler = sampler_lib.Sampler(
+    transformer=lora_policy,
+    tokenizer=tokenizer,
+    cache_config=sampler_lib.CacheConfig(
+        cache_size=MAX_PROMPT_LENGTH + MAX_GENERATION_STEPS + 256,
+        num_layers=model_config.num_layers,
+        num_kv_heads=model_config.num_kv_heads,
+        head_dim=model_config.head_dim,
+    ),
+)
+out = judges_sampler(
+    input_strings=[PROMPT_TEMPLATE.format(question=row.question) for row in held_out],
+    max_generation_steps=MAX_GENERATION_STEPS,
+    max_prompt_length=MAX_PROMPT_LENGTH,
+    temperature=INF_TEMPERATURE,
+    top_k=INF_TOP_K,
+    top_p=INF_TOP_P,
+    echo=False,
+    seed=SEED,
+)
+texts = out.text
+shape = re.compile(
+    rf"\\s*{REASONING_START}(?:(?!<).)+{REASONING_END}\\s*{SOLUTION_START}(?:(?!<).)+{SOLUTION_END}\\s*",
+    re.DOTALL,
+)
+in_format = [
+    bool(shape.fullmatch(text)) and len(tokens) < MAX_GENERATION_STEPS
+    for text, tokens in zip(texts, out.tokens)
+]
+right = [
+    f and check(row, text.split(SOLUTION_START)[1].split(SOLUTION_END)[0]) is True
+    for f, row, text in zip(in_format, held_out, texts)
+]
+stopped = [len(tokens) < MAX_GENERATION_STEPS for tokens in out.tokens]
+eos_last = all(t.rstrip().endswith(SOLUTION_END) for t, s, f in zip(texts, stopped, in_format) if f)
+print("JUDGES " + json.dumps({
+    "step": actor_steps[-1],
+    "format": sum(in_format) / len(texts),
+    "accuracy": sum(right) / len(texts),
+    "stopped": sum(stopped) / len(texts),
+    "eos_last": eos_last,
+    "names": [isinstance(PROMPT_TEMPLATE, str), TEMPERATURE > 0, TOP_K, TOP_P,
+              REASONING_START, REASONING_END, SOLUTION_START, SOLUTION_END,
+              unrestricted_kaggle_model, callable(kagglehub.model_download)],
+}))
+"""
+
+
+def run(out, monkeypatch, extra=(), inject=FEWER_STEPS, **environment):
+    """Executes the notebook with few steps; returns it and its folder."""
+    notebook = build_notebook.build()
+    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("run = "))
+    if inject:
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(inject))
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
+    for name, value in {"OUT": str(out), "PROFILE": "tiny", **environment}.items():
+        monkeypatch.setenv(name, value)
+    client = NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    )
+    client.execute()
+    return notebook
+
+
+def text_of(notebook):
+    return "".join(
+        output.get("text", "")
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream"
+    )
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("notebook") / "outputs"
+    with pytest.MonkeyPatch.context() as patch:
+        return run(out, patch, [JUDGES]), out
+
+
+def test_everything_is_left_where_it_belongs(executed):
+    _, out = executed
+    for path in ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png"):
+        assert (out / path).stat().st_size > 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if x["stage"] == "sft"] == list(range(1, 61))
+    assert [x["step"] for x in lines if x["stage"] == "grpo"] == [1, 2, 3, 4]
+
+
+def test_results_have_the_promised_fields(executed):
+    results = json.loads((executed[1] / "results.json").read_text())
+    assert set(results) == {
+        *("profile", "recipe", "model", "seed", "wall_seconds", "stages", "evaluation"),
+    }
+    assert [stage["name"] for stage in results["stages"]] == ["sft", "grpo"]
+    for name in ("stock", "after_sft", "after_grpo"):
+        assert set(results["evaluation"][name]) == {
+            *("n", "format", "accuracy", "accuracy_ci95", "accuracy_lenient", "open_score"),
+            *("stopped", "mean_tokens", "by_domain"),
+        }
+
+
+def test_the_judges_find_what_results_json_says(executed):
+    notebook, out = executed
+    line = next(x for x in text_of(notebook).splitlines() if x.startswith("JUDGES "))
+    judged = json.loads(line.removeprefix("JUDGES "))
+    ours = json.loads((out / "results.json").read_text())["evaluation"]["after_grpo"]
+    assert judged["step"] == 4
+    assert judged["format"] == pytest.approx(ours["format"], abs=1e-3)
+    assert judged["accuracy"] == pytest.approx(ours["accuracy"], abs=1e-3)
+    assert judged["stopped"] == pytest.approx(ours["stopped"], abs=1e-3)
+    assert judged["stopped"] >= 0.9  # few steps; the full run's 99 % is in README
+    assert judged["eos_last"]
+    assert judged["names"] == [
+        *(True, True, None, 1.0),
+        *("<reasoning>", "</reasoning>", "<answer>", "</answer>", None, True),
+    ]
+
+
+def test_the_warm_start_teaches_the_format_even_in_few_steps(executed):
+    evaluation = json.loads((executed[1] / "results.json").read_text())["evaluation"]
+    assert evaluation["stock"]["format"] <= 0.05
+    assert evaluation["after_sft"]["format"] >= 0.8
+
+
+def test_no_warnings_in_the_output(executed):
+    for cell in executed[0].cells:
+        for output in cell.get("outputs", []):
+            assert not (output.output_type == "stream" and output.name == "stderr"), output.text
+
+
+def test_the_same_seed_gives_the_same_results(executed, tmp_path, monkeypatch):
+    run(tmp_path / "again", monkeypatch)
+
+    def timeless(out):
+        results = json.loads((out / "results.json").read_text())
+        del results["wall_seconds"]
+        for stage in results["stages"]:
+            del stage["seconds"]
+        return results
+
+    assert timeless(tmp_path / "again") == timeless(executed[1])
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PROFILE": "laptop"}, "Unknown profile 'laptop'"),
+        ({"RECIPE": "magic"}, "Unknown recipe 'magic'"),
+    ],
+)
+def test_a_wrong_setting_stops_the_notebook_at_once(tmp_path, monkeypatch, variables, message):
+    from nbclient.exceptions import CellExecutionError
+
+    with pytest.raises(CellExecutionError, match=message):
+        run(tmp_path / "out", monkeypatch, **variables)
+    assert not (tmp_path / "out").exists()
+
+
+# --- What is committed --------------------------------------------------------------------------
+
+
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_the_committed_notebook_shows_a_whole_run():
+    notebook = committed()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+    assert "profile tiny, model gemma3_tiny_it" in text_of(notebook)
+
+
+def test_readme_shows_the_table_of_the_committed_run():
+    tables = [
+        output.data["text/markdown"]
+        for cell in committed().cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    headline = tables[0].split("\n\n")[1]
+    assert headline in (ROOT / "README.md").read_text()

@@ -1,0 +1,114 @@
+import math
+
+import numpy as np
+import pytest
+from submission import prompts, rewards
+from submission.config import Rewards
+from tunix.rl import reward_manager
+from tunix.rl.grpo import grpo_learner
+
+RIGHT = "<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>"
+WRONG = RIGHT.replace("42</answer>", "41</answer>")
+COLUMNS = {"answer": ["42"], "checker": ["number"]}
+
+
+def reward(text, **columns):
+    return rewards.combined([""], [text], **{**COLUMNS, **columns})[0]
+
+
+def test_right_earns_all_and_wrong_little():
+    assert reward(RIGHT) == pytest.approx(1.0)
+    assert reward(WRONG) == pytest.approx(0.1)
+    assert reward(RIGHT) >= reward(WRONG) + 0.3
+
+
+@pytest.mark.parametrize(
+    "text", ["42", f"{RIGHT} {RIGHT}", f"{RIGHT}!", RIGHT + prompts.CUT_MARK, ""]
+)
+def test_out_of_format_earns_nothing(text):
+    assert reward(text) == 0.0
+
+
+def test_length_pays_only_with_a_right_answer():
+    long = "<reasoning>" + "word " * 500 + "</reasoning><answer>{}</answer>"
+    assert reward(long.format(42)) < reward(RIGHT)
+    assert reward(long.format(41)) == reward(WRONG)
+
+
+def test_the_length_band_is_flat_and_its_slopes_are_clamped():
+    band = Rewards(shortest=4, longest=10, slope=10)
+
+    def at(words):
+        return rewards.reward_length(prompts.Completion("", True, "w " * words, "x"), band)
+
+    assert [at(n) for n in (1, 2, 4, 7, 10)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert [at(n) for n in (15, 20, 21, 30, 1000)] == [0.5, 0.0, 0.0, 0.0, 0.0]
+    beyond = [at(n) for n in range(10, 200)]
+    assert beyond == sorted(beyond, reverse=True)  # never climbs again
+
+
+def test_rewards_do_not_depend_on_batch_mates():
+    texts = [RIGHT, WRONG, "42", RIGHT]
+    columns = {name: values * 4 for name, values in COLUMNS.items()}
+    together = rewards.combined([""] * 4, texts, **columns)
+    assert together == [reward(text) for text in texts]
+    assert rewards.combined([""] * 4, texts[::-1], **columns) == together[::-1]
+
+
+def test_choices_may_be_a_list_or_json():
+    for choices in (["18", "42"], '["18", "42"]'):
+        assert reward(RIGHT, checker=["choice"], answer=["B"], choices=[choices]) == 1.0
+
+
+def test_the_columns_of_the_learner_are_taken_as_numpy_arrays():
+    columns = {name: np.array(values) for name, values in COLUMNS.items()}
+    extra = {"trajectory_ids": ["0_0"], "mode": "train"}
+    assert rewards.combined([""], np.array([RIGHT]), **columns, **extra) == [1.0]
+
+
+def test_a_column_of_another_length_is_named():
+    with pytest.raises(ValueError, match="'answer' has 2 values for 1 completions"):
+        rewards.combined([""], [RIGHT], answer=["42", "43"], checker=["number"])
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match="'checker'"):
+        rewards.combined([""], [RIGHT], answer=["42"])
+
+
+def test_components_are_named_and_unweighted():
+    parts = rewards.components([""], [RIGHT], **COLUMNS)
+    assert parts == {"in_format": [1.0], "right": [1.0], "length": [1.0]}
+
+
+def manager(function):
+    config = grpo_learner.GRPOConfig(num_generations=2)
+    return reward_manager.SequenceRewardManager([function], config)
+
+
+def test_trap_9_tunix_counts_a_nan_reward_as_zero_and_ours_stops():
+    def broken(prompts, completions, **columns):
+        return [math.nan]
+
+    stock = manager(broken)(prompts=["p"], completions=[RIGHT])
+    assert stock["rewards"].tolist() == [0.0]  # silently
+
+    with pytest.raises(ValueError, match="not|nan"):
+        rewards.total({"in_format": 1.0, "right": math.nan, "length": 0.0}, Rewards())
+    ours = manager(rewards.reward_function(Rewards(right=math.nan)))
+    with pytest.raises(ValueError, match="The reward is nan"):
+        ours(prompts=["p"], completions=[RIGHT], **COLUMNS)
+
+
+def test_trap_9_tunix_fills_in_parameters_named_like_its_settings_and_ours_has_none():
+    seen = {}
+
+    def with_beta(prompts, completions, beta=7.0, **columns):
+        seen["beta"] = beta
+        return [0.0]
+
+    manager(with_beta)(prompts=["p"], completions=[RIGHT])
+    assert seen["beta"] == 0.04  # Tunix's own default of the KL weight
+    # Ours passes through the same manager unharmed: it takes nothing by such a name.
+    result = manager(rewards.combined)(prompts=["p"], completions=[RIGHT], **COLUMNS)
+    assert result["rewards"].tolist() == [1.0]

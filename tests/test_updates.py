@@ -1,0 +1,183 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from submission import config, metrics, updates
+from tunix.sft import peft_trainer
+from tunix.sft import utils as sft_utils
+
+SETTINGS = config.Optimizer(peak_rate=3e-6, warm_up_share=0.0)
+
+
+def batch():
+    tokens_BT = np.random.default_rng(0).integers(4, 600, (2, 16)).astype(np.int32)
+    return peft_trainer.TrainingInput(input_tokens=tokens_BT, input_mask=np.ones((2, 16), bool))
+
+
+def trainer_for(policy, optimizer, steps=3):
+    trainer = peft_trainer.PeftTrainer(
+        policy, optimizer, peft_trainer.TrainingConfig(eval_every_n_steps=99, max_steps=steps)
+    )
+    trainer.with_gen_model_input_fn(
+        lambda x: {
+            "input_tokens": x.input_tokens,
+            "input_mask": x.input_mask,
+            "positions": sft_utils.build_positions_from_mask(x.input_mask),
+            "attention_mask": sft_utils.make_causal_attn_mask(x.input_mask),
+        }
+    )
+    return trainer
+
+
+def adapter(policy):
+    return jax.tree.map(jnp.copy, nnx.state(policy, nnx.LoRAParam))
+
+
+def train(policy, optimizer, mesh, steps=3, ours=True):
+    trainer = trainer_for(policy, optimizer, steps)
+    if ours:
+        updates.use_adapter_only_step(trainer)
+    with mesh:
+        trainer.train([batch()] * steps, skip_jit=ours)
+    return trainer
+
+
+def moved_share(before, after):
+    """Share of the entries of LoRA's first factor that changed."""
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    changed = [(np.asarray(a) != np.asarray(b)).ravel() for a, b in pairs if np.asarray(a).any()]
+    return np.concatenate(changed).mean()
+
+
+# --- Trap 1: in bfloat16, small updates round away -------------------------------------------
+
+
+def test_trap_1_stock_loses_small_updates_in_bfloat16_and_the_master_keeps_them(make_policy, mesh):
+    stock = make_policy("bfloat16")
+    before = adapter(stock)
+    train(stock, optax.adamw(3e-6, weight_decay=0.0), mesh, steps=2, ours=False)
+    lost = moved_share(before, adapter(stock))
+
+    ours = make_policy("bfloat16")
+    trainer = train(ours, updates.make_optimizer(SETTINGS, 100), mesh, steps=2)
+    masters = nnx.to_pure_dict(nnx.state(trainer.optimizer))["opt_state"]["master"]
+    kept = moved_share(jax.tree.map(lambda x: x.astype(jnp.float32), before), masters)
+
+    assert lost < 0.05  # nearly all of the training is rounded away
+    assert kept > 0.5  # B starts at zero, so A's gradient is zero until B has moved
+
+
+def test_the_adapter_is_always_the_rounded_master(make_policy, mesh):
+    policy = make_policy("bfloat16")
+    trainer = train(policy, updates.make_optimizer(config.Optimizer(1e-3), 4), mesh, steps=4)
+    masters = nnx.to_pure_dict(nnx.state(trainer.optimizer))["opt_state"]["master"]
+    pairs = zip(jax.tree.leaves(masters), jax.tree.leaves(adapter(policy)), strict=True)
+    for master, rounded in pairs:
+        assert master.dtype == jnp.float32
+        assert rounded.dtype == jnp.bfloat16
+        assert (np.asarray(master.astype(jnp.bfloat16)) == np.asarray(rounded)).all()
+
+
+def test_small_updates_add_up():
+    """A hundred steps of a hundredth of a unit in the last place move the parameter by one."""
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    unit = 2.0**-7
+
+    def run(optimizer):
+        state, value = optimizer.init(params), params
+        for _ in range(100):
+            changes, state = optimizer.update({"w": jnp.ones(3, jnp.bfloat16)}, state, value)
+            value = optax.apply_updates(value, changes)
+        return float(value["w"][0])
+
+    sgd = optax.sgd(unit / 100)
+    assert run(sgd) == 1.0
+    assert run(updates.with_master_weights(sgd)) == pytest.approx(1 - unit, abs=unit / 2)
+
+
+def test_in_float32_the_master_changes_nothing():
+    params = {"w": jnp.linspace(-1, 1, 7)}
+    inner = optax.adamw(1e-2)
+    ours = updates.with_master_weights(inner)
+    state, plain = ours.init(params), inner.init(params)
+    gradient = {"w": jnp.cos(jnp.arange(7.0))}
+    ours_changes, _ = ours.update(gradient, state, params)
+    plain_changes, _ = inner.update(gradient, plain, params)
+    a, b = optax.apply_updates(params, ours_changes), optax.apply_updates(params, plain_changes)
+    np.testing.assert_array_equal(a["w"], b["w"])
+
+
+# --- Trap 2: injected hyper-parameters in bfloat16 -------------------------------------------
+
+
+def test_trap_2_stock_injection_is_nan_at_the_first_step_in_bfloat16_and_ours_is_not(
+    make_policy, mesh
+):
+    stock = make_policy("bfloat16")
+    train(stock, optax.inject_hyperparams(optax.adamw)(1e-3), mesh, steps=1, ours=False)
+    assert not metrics.all_finite(adapter(stock))
+
+    ours = make_policy("bfloat16")
+    train(ours, updates.make_optimizer(config.Optimizer(1e-3), 4), mesh, steps=2)
+    assert metrics.all_finite(adapter(ours))
+
+
+def test_the_hyperparameters_are_float32_whatever_the_parameters_are():
+    optimizer = updates.make_optimizer(config.Optimizer(1e-3), 10)
+    state = optimizer.init({"w": jnp.ones(2, jnp.bfloat16)})
+    assert state.inner.hyperparams["learning_rate"].dtype == jnp.float32
+
+
+# --- Trap 12: the base stays where it is ------------------------------------------------------
+
+
+def base_pointers(policy):
+    _, _, base = nnx.split(policy, nnx.LoRAParam, ...)
+    return [x.unsafe_buffer_pointer() for x in jax.tree.leaves(base)]
+
+
+def test_trap_12_stock_moves_the_base_to_new_buffers_and_ours_leaves_it(make_policy, mesh):
+    stock = make_policy()
+    before = base_pointers(stock)
+    train(stock, optax.adamw(1e-3), mesh, steps=1, ours=False)
+    assert base_pointers(stock) != before
+
+    ours = make_policy()
+    before = base_pointers(ours)
+    train(ours, updates.make_optimizer(SETTINGS, 3), mesh, steps=1)
+    assert base_pointers(ours) == before
+
+
+def test_our_step_makes_the_same_update_as_stock(make_policy, mesh):
+    stock, ours = make_policy(), make_policy()
+    train(stock, optax.adamw(1e-3), mesh, steps=3, ours=False)
+    train(ours, optax.adamw(1e-3), mesh, steps=3)
+    for a, b in zip(jax.tree.leaves(adapter(stock)), jax.tree.leaves(adapter(ours)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+# --- Schedule and rematerialisation -----------------------------------------------------------
+
+
+def test_the_schedule_is_exactly_as_long_as_the_stage():
+    rate = updates.make_schedule(config.Optimizer(1.0, warm_up_share=0.1, end_share=0.1), 100)
+    assert float(rate(0)) == pytest.approx(0.1)
+    assert float(rate(10)) == pytest.approx(1.0)
+    assert float(rate(100)) == pytest.approx(0.1)
+    assert 0.1 < float(rate(99)) < 0.11
+
+
+def test_rematerialisation_is_on_in_the_step_and_off_outside(make_policy):
+    policy = make_policy()
+    inputs = policy.get_model_input()
+    graph, state = nnx.split(policy)
+
+    def forward(state):
+        return nnx.merge(graph, state)(**inputs)[0].sum()
+
+    assert "remat" not in str(jax.make_jaxpr(forward)(state))
+    with updates.rematerialised(policy.config, True):
+        assert "remat" in str(jax.make_jaxpr(lambda s: forward(s))(state))
+    assert policy.config.remat_config.name == "NONE"
