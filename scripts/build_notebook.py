@@ -125,6 +125,7 @@ def check_imports(chapter: str, source: str, above: list[str]) -> None:
 
 
 def without_magics(source: str) -> str:
+    """The source with its magics blanked, so that it parses."""
     return "\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
 
 
@@ -150,6 +151,7 @@ def names_defined(source: str) -> Iterator[tuple[str, str]]:
 
 
 def comprehension_names(source: str) -> set[str]:
+    """Names that only comprehensions bind."""
     kinds = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
     return {
         name.id
@@ -219,6 +221,7 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
 
 
 def without_outputs(notebook: NotebookNode) -> NotebookNode:
+    """A copy without outputs."""
     bare = nbformat.from_dict(notebook)
     for cell in bare.cells:
         if cell.cell_type == "code":
@@ -244,6 +247,7 @@ def take_outputs(built: NotebookNode, executed: NotebookNode) -> NotebookNode:
 
 
 def dump(notebook: NotebookNode) -> str:
+    """The notebook as it is written to disk."""
     return nbformat.writes(notebook, version=4, indent=1) + "\n"
 
 
@@ -255,6 +259,7 @@ def same_but_outputs(path: pathlib.Path, built: NotebookNode) -> bool:
 
 
 def main() -> None:
+    """Builds, checks or adopts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("--adopt", type=pathlib.Path, metavar="FILE", help="executed notebook")

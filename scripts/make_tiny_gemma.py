@@ -32,10 +32,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import sentencepiece as spm
-import tasks
 from flax import nnx
 from tunix.models.gemma3 import model as gemma3
 
+import tasks
 from submission.config import STOCK_MODELS
 
 HOME = tasks.DATA / "tiny_gemma"
@@ -249,6 +249,7 @@ def save(home: pathlib.Path, model: gemma3.Gemma3, card: dict[str, object]) -> N
 
 
 def main() -> None:
+    """Makes the tokenizer, pre-trains the model, writes both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--decay-steps", type=int, default=400)

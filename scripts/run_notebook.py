@@ -21,13 +21,13 @@ from traitlets.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"
-CODE_LENGTH_SHOWN = 60
 
 
 class TerminalClient(NotebookClient):
     """Shows cell starts and text output on the terminal while the notebook runs."""
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+        """Passes a message of the kernel on, after showing what is text in it."""
         content = msg["content"]
         if msg["msg_type"] == "stream":
             print(content["text"], end="", flush=True)
@@ -88,6 +88,7 @@ def show_results(out: pathlib.Path) -> None:
 
 
 def main() -> int:
+    """Runs the notebook with the options given; 0 only if all of it worked."""
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", help="tiny or kaggle; default: by the hardware")
     parser.add_argument("--recipe", help="default: warm_start_grpo")

@@ -198,6 +198,7 @@ def both(make: Callable[[str], str], answer: str) -> dict[str, str]:
 
 
 def chain_difficulty(terms: int, largest: int) -> float:
+    """0 to 1, from the number of terms and of digits."""
     return round(0.4 * (terms - 2) + 0.6 * (len(str(largest)) - 1) / 2, 2)
 
 
@@ -210,6 +211,7 @@ def draw_size(rng: random.Random) -> tuple[int, int]:
 
 
 def make_sum(rng: random.Random) -> Problem:
+    """A chain of two or three terms."""
     terms, largest = draw_size(rng)
     chain = draw_chain(rng, terms, largest)
     ask = rng.choice(("What is {}?", "Work out {}."))
@@ -225,6 +227,7 @@ def make_sum(rng: random.Random) -> Problem:
 
 
 def make_story(rng: random.Random) -> Problem:
+    """The same in words."""
     terms, largest = draw_size(rng)
     chain = draw_chain(rng, terms, largest)
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
@@ -244,6 +247,7 @@ def make_story(rng: random.Random) -> Problem:
 
 
 def make_larger(rng: random.Random) -> Problem:
+    """The value of the larger of two sums."""
     largest = rng.choice((9, 50, 99))
     left, right = draw_chain(rng, 2, largest), draw_chain(rng, 2, largest)
     while sum(left) == sum(right):
@@ -266,6 +270,7 @@ def make_larger(rng: random.Random) -> Problem:
 
 
 def make_yes_no(rng: random.Random) -> Problem:
+    """Is a sum more, or less, than a number?"""
     largest = rng.choice((9, 99, 99, 600))
     chain = draw_chain(rng, 2, largest)
     total = sum(chain)
@@ -291,6 +296,7 @@ def make_yes_no(rng: random.Random) -> Problem:
 
 
 def make_choice(rng: random.Random) -> Problem:
+    """A sum with three values to choose from."""
     largest = rng.choice((9, 99, 99, 600))
     chain = draw_chain(rng, 2, largest)
     total = sum(chain)
@@ -320,6 +326,7 @@ def make_choice(rng: random.Random) -> Problem:
 
 
 def make_order(rng: random.Random) -> Problem:
+    """Three or four numbers to sort."""
     count = rng.choice((3, 3, 4))
     numbers = rng.sample(range(2, 99), count)
     ranked = sorted(numbers)
@@ -347,6 +354,7 @@ def make_order(rng: random.Random) -> Problem:
 
 
 def make_words(rng: random.Random) -> Problem:
+    """Words to say backwards, or one to pick by its place."""
     count = rng.choice((3, 4))
     words = rng.sample(WORDS, count)
     numbered = [f"{p} {w}" for p, w in zip(POSITIONS, words, strict=False)]
@@ -426,12 +434,14 @@ def rows(seed: int, split: str, count: int) -> list[dict[str, object]]:
 
 
 def write_rows(path: pathlib.Path, lines: list[dict[str, object]]) -> None:
+    """One JSON object a line."""
     with path.open("w", encoding="utf-8") as file:
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
+    """Writes the bundled rows."""
     train = rows(11, "sft", SFT_ROWS) + rows(12, "grpo", GRPO_ROWS)
     write_rows(DATA / "train.jsonl", train)
     write_rows(DATA / "held_out.jsonl", rows(13, "held_out", HELD_OUT_ROWS))

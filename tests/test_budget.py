@@ -1,4 +1,5 @@
 import pytest
+
 from submission.budget import Deadline, until
 
 

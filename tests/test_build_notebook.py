@@ -1,9 +1,10 @@
 import subprocess
 import sys
 
-import build_notebook
 import nbformat
 import pytest
+
+import build_notebook
 
 HEADINGS = [
     "Your overall training and evaluation strategy",
@@ -104,8 +105,18 @@ def test_an_import_from_below_is_refused(chapters):
         chapters(one=one)
 
 
-@pytest.mark.parametrize("again", ["x = 2", "def x(): ...", "class x: ...", "import os as x",
-                                   "for x in (): pass", "_ = (x := 2)", "from os import path as x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "again",
+    [
+        "x = 2",
+        "def x(): ...",
+        "class x: ...",
+        "import os as x",
+        "for x in (): pass",
+        "_ = (x := 2)",
+        "from os import path as x",
+    ],
+)
 def test_a_name_bound_in_two_chapters_is_refused(chapters, again):
     with pytest.raises(build_notebook.BuildError, match="'x' in 'one' and in 'two'"):
         chapters(two=f"# %%\n{again}\n")

@@ -1,6 +1,7 @@
 import doctest
 
 import pytest
+
 from submission import budget, checkers, config, data, evaluate, prompts, rewards
 from submission.prompts import Example
 

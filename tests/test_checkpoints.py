@@ -8,9 +8,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
-from submission import checkpoints
 
 from conftest import short_run
+from submission import checkpoints
 
 
 def test_older_outputs_are_moved_aside(tmp_path, capsys):
@@ -38,6 +38,22 @@ def test_resuming_an_empty_folder_says_that_it_starts(tmp_path, capsys):
     assert "starts from the beginning" in capsys.readouterr().out
 
 
+def test_a_finished_run_is_not_started_over_by_resume(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(RuntimeError, match=r"is finished: there is nothing to resume"):
+        checkpoints.open_run_folder(short_run(tmp_path, resume=True))
+    assert (tmp_path / "results.json").exists()
+
+
+def test_resuming_an_unfinished_run_says_that_it_starts_over(tmp_path, capsys):
+    out = tmp_path / "outputs"
+    checkpoints.open_run_folder(short_run(out)).release()
+    checkpoints.open_run_folder(short_run(out, resume=True)).release()
+    said = capsys.readouterr().out
+    assert "outputs.1" in said
+    assert "cannot continue inside a run" in said
+
+
 def test_too_small_a_disk_is_refused_before_training(tmp_path):
     folder = checkpoints.open_run_folder(short_run(tmp_path))
     with pytest.raises(OSError, match=r"MB left and the checkpoints need .* MB. Make room") as info:
@@ -61,7 +77,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_at_save_time_is_named(small_disk, make_policy):
-    with pytest.raises(OSError, match=r"Could not save to .*\n.*Make room"):
+    with pytest.raises(OSError, match=r"Could not save step 0 to .*\n.*Make room"):
         checkpoints.save_first_submission(make_policy(), small_disk)
     assert checkpoints.checkpoint_steps(small_disk / "actor") == []  # nothing half-written
 

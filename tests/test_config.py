@@ -2,6 +2,7 @@ import pathlib
 import re
 
 import pytest
+
 from submission import config
 
 CHAPTERS = pathlib.Path(config.__file__).parent

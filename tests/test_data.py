@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+
 import tasks
 from submission import checkers, config, data, prompts
 from submission.config import Lengths, Source
@@ -230,7 +231,9 @@ def test_prompts_over_the_length_are_counted_and_stop_the_run_if_too_many(
 
 def test_an_epoch_has_every_row_once_and_the_seed_decides_the_order():
     def take(seed, count=20):
-        return [x for x, _ in zip(data.shuffled_forever(range(10), seed), range(count))]
+        return [
+            x for x, _ in zip(data.shuffled_forever(range(10), seed), range(count), strict=False)
+        ]
 
     first = take(1)
     assert sorted(first[:10]) == sorted(first[10:]) == list(range(10))

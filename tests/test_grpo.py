@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from submission import budget, checkpoints, config, data, grpo, metrics, model, prompts
 from tunix.rl import common
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
 from conftest import short_run
+from submission import budget, checkpoints, config, data, grpo, metrics, prompts
 
 
 def adapter(policy):
@@ -147,17 +147,13 @@ def test_trap_10_the_last_checkpoint_knows_its_step(trained):
 
 
 def test_trap_10_stock_forgets_the_step_of_a_forced_save(make_policy, tmp_path):
-    class Trainer:
-        checkpoint_manager = checkpoint_manager.CheckpointManager(str(tmp_path / "actor"))
-
-    trainer, policy = Trainer(), make_policy()
-    trainer.checkpoint_manager.save(3, policy, save_only_lora_params=True, force=True)
-    checkpoints.keep_metadata(trainer)
-    trainer.checkpoint_manager.save(4, policy, save_only_lora_params=True, force=True)
-    manager = trainer.checkpoint_manager._checkpoint_manager
-    manager.wait_until_finished()
-    saved = {step: manager.metadata(step).custom_metadata or {} for step in (3, 4)}
-    trainer.checkpoint_manager.close()
+    manager, policy = checkpoint_manager.CheckpointManager(str(tmp_path / "actor")), make_policy()
+    manager.save(3, policy, save_only_lora_params=True, force=True)
+    checkpoints.prepare_saves(manager, tmp_path / "actor")
+    manager.save(4, policy, save_only_lora_params=True, force=True)
+    manager._checkpoint_manager.wait_until_finished()
+    saved = {n: manager._checkpoint_manager.metadata(n).custom_metadata or {} for n in (3, 4)}
+    manager.close()
     assert saved[3].get("global_step", 0) == 0
     assert saved[4]["global_step"] == 4
 
@@ -229,4 +225,3 @@ def test_the_policy_and_its_reference_share_one_base(make_policy, tokenizer, mes
         strict=True,
     ):
         assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
-    assert model.adapter_size(policy)[0] == 215_040

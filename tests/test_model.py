@@ -5,13 +5,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import kagglehub
-import make_tiny_gemma
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
-from submission import config, model
 from tunix.models.gemma import model as gemma2_lib
+
+import make_tiny_gemma
+from submission import config, model
 
 GEMMA_3 = config.STOCK_MODELS["gemma3_1b_it"]
 GEMMA_2 = config.STOCK_MODELS["gemma2_2b_it"]

@@ -3,10 +3,11 @@
 import json
 import pathlib
 
-import build_notebook
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+import build_notebook
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"

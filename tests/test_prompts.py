@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from submission import prompts
 
 GOOD = "<reasoning>6*7=42</reasoning><answer>42</answer>"

@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from submission import prompts, rewards
-from submission.config import Rewards
 from tunix.rl import reward_manager
 from tunix.rl.grpo import grpo_learner
+
+from submission import prompts, rewards
+from submission.config import Rewards
 
 RIGHT = "<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>"
 WRONG = RIGHT.replace("42</answer>", "41</answer>")
@@ -93,7 +94,7 @@ def test_trap_9_tunix_counts_a_nan_reward_as_zero_and_ours_stops():
     stock = manager(broken)(prompts=["p"], completions=[RIGHT])
     assert stock["rewards"].tolist() == [0.0]  # silently
 
-    with pytest.raises(ValueError, match="not|nan"):
+    with pytest.raises(ValueError, match="The reward is nan"):
         rewards.total({"in_format": 1.0, "right": math.nan, "length": 0.0}, Rewards())
     ours = manager(rewards.reward_function(Rewards(right=math.nan)))
     with pytest.raises(ValueError, match="The reward is nan"):

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from submission import config, data, grpo, prompts, rollout
 from tunix.generate import tokenizer_adapter
 from tunix.rl import common
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import short_run
+from submission import config, data, grpo, prompts, rollout
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from submission import budget, checkpoints, data, sft
 from tunix.sft import peft_trainer
 
 from conftest import short_run
+from submission import budget, checkpoints, data, sft
 
 
 def train(policy, tokenizer, examples, mesh, out, **changes):

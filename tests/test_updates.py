@@ -4,9 +4,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from submission import config, metrics, updates
 from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
+
+from submission import config, metrics, updates
 
 SETTINGS = config.Optimizer(peak_rate=3e-6, warm_up_share=0.0)
 

@@ -24,6 +24,7 @@ class Deadline:
 
     @classmethod
     def after(cls, minutes: float, clock: Callable[[], float] = time.monotonic) -> "Deadline":
+        """The deadline so many minutes from now."""
         return cls(clock() + 60 * minutes, clock)
 
     @property

@@ -59,10 +59,16 @@ def open_run_folder(run: Run) -> RunFolder:
     """The locked, empty folder of a run. Older outputs are moved aside, never overwritten.
 
     Raises:
-      RuntimeError: another run holds it.
+      RuntimeError: another run holds it, or there is nothing left to resume.
     """
     folder = RunFolder(run.out)
     folder.lock()
+    if run.resume and folder.results.exists():  # written last
+        folder.release()
+        raise RuntimeError(
+            f"The run in {folder.path} is finished: there is nothing to resume. Unset RESUME to "
+            "start another one."
+        )
     kept = [entry for entry in folder.path.iterdir() if entry.name != ".lock"]
     if kept:
         number = 1
@@ -72,8 +78,9 @@ def open_run_folder(run: Run) -> RunFolder:
         for entry in kept:
             shutil.move(entry, aside / entry.name)
         print(f"Older outputs are now in {aside.name}/.")
-    elif run.resume:
-        print("There is nothing to resume: this run starts from the beginning.")
+    if run.resume:
+        why = "This version cannot continue inside a run" if kept else "There is nothing to resume"
+        print(f"{why}: it starts from the beginning.")
     folder.checkpoints.mkdir()
     folder.plots.mkdir()
     return folder
@@ -88,11 +95,6 @@ def require_space(folder: RunFolder, needed: int) -> None:
             f"{folder.path} has {free / 1e6:,.0f} MB left and the checkpoints need "
             f"{needed / 1e6:,.0f} MB. Make room, or choose another disk with OUT (or --out)",
         )
-
-
-def is_finished(run: Run) -> bool:
-    """Is there a complete run in the run's folder? Its results are written last."""
-    return (pathlib.Path(run.out) / "results.json").exists()
 
 
 # %%
@@ -114,40 +116,37 @@ def checkpoint_steps(actor: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in actor.iterdir() if p.is_dir() and p.name.isdigit())
 
 
+def prepare_saves(manager: Any, root: pathlib.Path) -> None:
+    """Lets Tunix's checkpoint manager keep its step counter, and say what a failure means.
+
+    Tunix's forced save on closing passes no metadata, and a resumed run would take its first
+    `global_step` for 0. Here one step is one update, so the counter is the step itself.
+
+    Raises, on saving:
+      OSError: the disk is full or cannot be written; names the folder.
+    """
+    save = manager.save
+
+    def explained_save(step: int, *arguments: Any, **keywords: Any) -> bool:
+        keywords.setdefault("custom_metadata", {"global_step": step, "role": "actor"})
+        try:
+            return save(step, *arguments, **keywords)
+        except (OSError, ValueError) as error:  # TensorStore reports a full disk as a ValueError
+            raise OSError(
+                f"Could not save step {step} to {root}: {error}\nIs the disk full? Make room, or "
+                "choose another disk with OUT (or --out). The steps saved before are good."
+            ) from error
+
+    manager.save = explained_save
+
+
 def save_first_submission(policy: nnx.Module, checkpoints: pathlib.Path) -> None:
-    """The adapter as SFT left it, as step 0 of what the judges look at.
-
-    Raises:
-      OSError: the disk is full or cannot be written; says where.
-    """
-    manager = checkpoint_manager.CheckpointManager(
-        str(checkpoints / "actor"), saving_options(every=1, keep=1)
-    )
-    try:
-        manager.save(
-            0, policy, save_only_lora_params=True, force=True, custom_metadata={"global_step": 0}
-        )
-        manager.close()
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"Could not save to {checkpoints}: {error}\nIs the disk full? Make room, or choose "
-            "another disk with OUT (or --out)."
-        ) from error
-
-
-def keep_metadata(trainer: Any) -> None:
-    """Lets the trainer's forced last save keep its step counter.
-
-    Tunix's save on closing passes no metadata, and a resumed run would take its first
-    `global_step` for 0. Here one step is one update, so the counter is the trainer's own.
-    """
-    manager, save = trainer.checkpoint_manager, trainer.checkpoint_manager.save
-
-    def save_with_metadata(step: int, *args: Any, **kwargs: Any) -> bool:
-        kwargs.setdefault("custom_metadata", {"global_step": step, "role": "actor"})
-        return save(step, *args, **kwargs)
-
-    manager.save = save_with_metadata
+    """The adapter as SFT left it, as step 0 of what the judges look at."""
+    actor = checkpoints / "actor"
+    manager = checkpoint_manager.CheckpointManager(str(actor), saving_options(every=1, keep=1))
+    prepare_saves(manager, actor)
+    manager.save(0, policy, save_only_lora_params=True, force=True)
+    manager.close()
 
 
 def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:

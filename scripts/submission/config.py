@@ -83,7 +83,7 @@ class Source:
 
 
 BUNDLED = "data/train.jsonl"
-GLAIVE = Source("glaive", "glaiveai/reasoning-v1-20m", rows=40_000)
+GLAIVE = Source("glaive", "glaiveai/reasoning-v1-20m", rows=10_000)
 GSM8K_REVISION = "740312add88f781978c0658806c59bc2815b9866"
 GSM8K = Source("gsm8k", "openai/gsm8k", (), "main", "train", GSM8K_REVISION, licence="MIT")
 GSM8K_TEST = dataclasses.replace(GSM8K, split="test", rows=400)
@@ -238,7 +238,7 @@ KAGGLE = Profile(
     lengths=Lengths(prompt=256, completion=768),
     adapter=Adapter(rank=64, alpha=64.0),
     sft=Sft(
-        steps=1200,
+        steps=900,
         batch_size=32,
         length=1024,
         optimizer=Optimizer(peak_rate=2e-5),
@@ -290,6 +290,7 @@ class Run:
 
     @property
     def model(self) -> StockModel:
+        """The stock model of the profile."""
         return STOCK_MODELS[self.profile.model]
 
     @property

@@ -153,6 +153,11 @@ def tokenize(tokenizer: Any, example: Example) -> Tokens:
     return Tokens(prompt, [*tokenizer.encode(render_target(example)), tokenizer.eos_id()])
 
 
+# English text has about four characters a token. What has more than eight for every token
+# allowed is dropped before the tokenizer sees it: of glaive's rows, nearly all.
+CHARACTERS_PER_TOKEN = 8
+
+
 def why_not(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool) -> str:
     """Why an example cannot be used; empty if it can.
 
@@ -165,6 +170,8 @@ def why_not(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: boo
         return "contains a tag"
     if needs_trace and not example.trace:
         return "has no trace"
+    if needs_trace and len(text) > CHARACTERS_PER_TOKEN * (lengths.prompt + lengths.completion):
+        return f"over {CHARACTERS_PER_TOKEN} characters per token allowed"
     if example.checker not in ("open", "code") and check(example, example.answer) is not True:
         return "gold answer fails its own checker"
     tokens = tokenize(tokenizer, example)
@@ -274,5 +281,5 @@ def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:
 
 
 # %%
-first = next(read_bundled(Source("bundled", "data/train.jsonl")))
-print(render_prompt(first.question) + render_target(first))
+pears = Example("Ada has 17 pears and finds 25. How many now?", "42", "number", "17+25=42.")
+print(render_prompt(pears.question) + render_target(pears))

@@ -29,7 +29,7 @@ from tunix.rl.rollout import base_rollout
 
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
-from submission.checkpoints import keep_metadata, saving_options
+from submission.checkpoints import prepare_saves, saving_options
 from submission.config import Grpo, Run
 from submission.data import batched, prompt_columns, shuffled_forever
 from submission.metrics import SilentBar, StepLog, total_seconds
@@ -126,7 +126,10 @@ def build_cluster(
                 eval_every_n_steps=settings.steps,
                 max_steps=settings.steps * settings.iterations,
                 mini_batch_size=settings.prompts,
-                train_micro_batch_size=settings.micro_prompts,
+                # Only where it is needed: gradients accumulate in the adapter's dtype.
+                train_micro_batch_size=(
+                    None if settings.micro_prompts == settings.prompts else settings.micro_prompts
+                ),
                 rollout_micro_batch_size=settings.prompts,
                 compute_logps_micro_batch_size=settings.micro_prompts,
                 checkpoint_root_directory=str(checkpoints),
@@ -137,7 +140,7 @@ def build_cluster(
             ),
         ),
     )
-    keep_metadata(cluster.actor_trainer)
+    prepare_saves(cluster.actor_trainer.checkpoint_manager, checkpoints / "actor")
     return cluster
 
 

@@ -99,10 +99,13 @@ class StepLog:
         """
 
         class Backend:
-            """Receives every scalar that JAX and Tunix report; keeps those in `events`."""
+            """Receives every scalar that JAX and Tunix report; keeps those in `events`.
+
+            It stays registered with JAX when its stage is over; from then on it is deaf.
+            """
 
             def log_scalar(self, event: str, value: Any, **keywords: Any) -> None:
-                if event in events and keywords.get("step") is not None:
+                if event in events and "step" in keywords and not log.file.closed:
                     name, offset = events[event]
                     log.record(keywords["step"] + offset, name, value)
 

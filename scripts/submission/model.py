@@ -171,20 +171,13 @@ def add_adapter(stock: nnx.Module, adapter: Adapter, seed: int, mesh: Mesh) -> n
     provider = qwix.LoraProvider(
         module_path=adapter.modules, rank=adapter.rank, alpha=adapter.alpha
     )
-    with mesh:
-        policy = qwix.apply_lora_to_model(
-            stock, provider, **stock.get_model_input(), rngs=nnx.Rngs(seed)
-        )
-        graph, state = nnx.split(policy)
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        is_adapter = nnx.filterlib.to_predicate(nnx.LoRAParam)
-        flat = {
-            path: leaf.replace(jax.device_put(leaf.get_value(), everywhere))
-            if is_adapter(path, leaf)
-            else leaf
-            for path, leaf in nnx.to_flat_state(state)
-        }
-        return nnx.merge(graph, nnx.from_flat_state(flat))
+    # Not inside `with mesh:`: the model's dummy batch of two cannot be split over eight chips.
+    policy = qwix.apply_lora_to_model(
+        stock, provider, **stock.get_model_input(), rngs=nnx.Rngs(seed)
+    )
+    graph, fresh, base = nnx.split(policy, nnx.LoRAParam, ...)
+    fresh = jax.device_put(fresh, NamedSharding(mesh, PartitionSpec()))
+    return nnx.merge(graph, fresh, base, copy=False)
 
 
 def frozen_copy(policy: nnx.Module) -> nnx.Module:

@@ -77,7 +77,8 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
             )
     if row["checker"] not in CHECKER_KINDS:
         raise ValueError(
-            f"{where}: unknown checker {row['checker']!r}. Choose one of: {', '.join(CHECKER_KINDS)}."
+            f"{where}: unknown checker {row['checker']!r}. "
+            f"Choose one of: {', '.join(CHECKER_KINDS)}."
         )
     known = {field.name for field in dataclasses.fields(Example)}
     values = {name: value for name, value in row.items() if name in known}

@@ -17,6 +17,7 @@ from submission.evaluate import Answered, wilson
 
 # %% tags=["plumbing"]
 STAGE_TITLES = {"stock": "stock", "after_sft": "after SFT", "after_grpo": "after GRPO"}
+LINES = (("#0072B2", "-"), ("#E69F00", ":"), ("#009E73", "--"))
 # Okabe and Ito's colours, told apart by colour-blind readers; markers tell them apart in grey.
 COLOURS = {"stock": "#999999", "after_sft": "#E69F00", "after_grpo": "#0072B2"}
 
@@ -25,7 +26,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     """The headline table, as Markdown."""
     lines = [
         f"Profile `{results['profile']}`, model `{results['model']}`, recipe "
-        f"`{results['recipe']}`, seed {results['seed']}, {results['wall_seconds'] / 60:.1f} minutes.",
+        f"`{results['recipe']}`, seed {results['seed']}, "
+        f"{results['wall_seconds'] / 60:.1f} minutes.",
         "",
         "| | n | format | accuracy (95 % interval) | lenient accuracy | stopped | tokens |",
         "|---|---|---|---|---|---|---|",
@@ -99,7 +101,7 @@ def plot_learning(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: pa
     )
     for axis, (stage, title, names) in zip(axes.flat, panels, strict=True):
         lines = histories[stage]
-        for name, colour, dash in zip(names, ("#0072B2", "#E69F00", "#009E73"), "-:-"):
+        for name, (colour, dash) in zip(names, LINES, strict=False):
             points = [(line["step"], line[name]) for line in lines if name in line]
             if not points:
                 continue

@@ -101,10 +101,13 @@ class PolicyRollout(base_rollout.BaseRollout):
         """Nothing to do: the weights are the policy's own and are read at every call."""
 
     def pad_id(self) -> int:
+        """The tokenizer's padding id."""
         return self._stock.pad_id()
 
     def eos_id(self) -> int:
+        """The tokenizer's eos id."""
         return self._stock.eos_id()
 
     def model(self) -> nnx.Module:
+        """The policy."""
         return self._policy

@@ -17,7 +17,7 @@ from tunix.sft import utils as sft_utils
 
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
-from submission.checkpoints import saving_options
+from submission.checkpoints import prepare_saves, saving_options
 from submission.config import Run
 from submission.data import batched, pad_tokens, shuffled_forever, tokenize
 from submission.metrics import SilentBar, StepLog, total_seconds
@@ -69,6 +69,7 @@ def train_sft(
         ),
     )
     trainer.with_gen_model_input_fn(lambda batch: sft_model_input(batch, tokenizer.pad_id()))
+    prepare_saves(trainer.checkpoint_manager, checkpoints / "sft")
     use_adapter_only_step(trainer, run.profile.remat)
     trainer._pbar = SilentBar()
     trained_tokens = 0

@@ -136,7 +136,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # its disk, the model's files, the rows.
 
 # %%
-deadline = Deadline.after(run.minutes or 60 * profile.hours)
+deadline = Deadline(NOTEBOOK_START + 60 * (run.minutes or 60 * profile.hours))
 stock_folder = locate(run.model, profile.download_minutes)
 tokenizer = load_tokenizer(stock_folder)
 folder = open_run_folder(run)
@@ -183,13 +183,14 @@ answers, stages = {}, []
 def evaluate_now(name: str) -> None:
     """Evaluates the policy as it is now, under a name in the results."""
     evaluation_sampler.transformer_state = nnx.variables(lora_policy)
-    answers[name] = answer_greedily(
-        evaluation_sampler,
-        held_out,
-        profile.evaluation.batch_size,
-        MAX_PROMPT_LENGTH,
-        MAX_GENERATION_STEPS,
-    )
+    with mesh:
+        answers[name] = answer_greedily(
+            evaluation_sampler,
+            held_out,
+            profile.evaluation.batch_size,
+            MAX_PROMPT_LENGTH,
+            MAX_GENERATION_STEPS,
+        )
     numbers = summarise(answers[name])
     print(
         f"{name}: format {numbers['format']:.3f}, accuracy {numbers['accuracy']:.3f}, "
@@ -262,7 +263,9 @@ results = {
     "model": run.model.name,
     "seed": run.seed,
     "wall_seconds": round(time.monotonic() - NOTEBOOK_START, 1),
-    "stages": [{k: stage[k] for k in ("name", "steps", "seconds", "tokens")} for stage in stages],
+    "stages": [
+        {key: stage[key] for key in ("name", "steps", "seconds", "tokens")} for stage in stages
+    ],
     "evaluation": {name: summarise(rows) for name, rows in answers.items()},
 }
 display(Markdown(results_table(results)))
@@ -314,7 +317,7 @@ unrestricted_kaggle_model = None
 # | the default KL estimator has no gradient in expectation | β does nothing | `low_var_kl` |
 # | sampled tokens come without their EOS | the policy forgets to stop | `PolicyRollout` |
 # | no seed means the same noise at every step | no exploration | a fresh key per call |
-# | old log-probabilities at temperature 1 | biased ratios when updating twice | the sampling temperature |
+# | old log-probabilities at temperature 1 | biased ratios in later updates | `PolicyRollout` |
 # | a NaN reward counts as 0 | silently wrong rewards | `total` raises |
 # | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` |
 # | the jitted step returns the base | a second copy of the base | `use_adapter_only_step` |
