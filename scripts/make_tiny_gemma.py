@@ -6,9 +6,11 @@ that the notebook loads it with the same official call.
 
 What it is pre-trained on decides what the stages after it can teach:
 
-- half of the documents are chats that answer at once, without working and without tags;
-- the other half is plain text: a question, its working, its answer. From there it knows
-  how to work a problem out, but no chat ever showed it that it should.
+- one third of the documents are chats that answer at once, without working and without tags;
+- two thirds are plain text: a question, its working, its answer. From there it knows how to
+  work a problem out, but no chat ever showed it that it should.
+
+It remakes the bundled rows too (`tasks.py`).
 
     python scripts/make_tiny_gemma.py      # about 13 minutes on two cores
 """
