@@ -49,8 +49,11 @@ INSTALL_CELL = '''\
 import importlib.metadata
 import subprocess
 import sys
+import time
 
 from packaging.requirements import Requirement
+
+NOTEBOOK_START = time.monotonic()  # the session's clock runs from here
 
 PINS = """
 {pins}
@@ -129,38 +132,53 @@ def without_magics(source: str) -> str:
     return "\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
 
 
-def names_defined(source: str) -> Iterator[tuple[str, str]]:
+class TopLevelNames(ast.NodeVisitor):
     """The names that a cell binds at top level: (name, what an import binds it to, or '')."""
-    for node in ast.parse(without_magics(source)).body:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.asname:
-                    yield alias.asname, alias.name
-                else:
-                    yield alias.name.split(".")[0], alias.name.split(".")[0]
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name, ""
-        else:
-            for part in ast.walk(node):
-                # Comprehensions bind their own names; only what is stored here counts.
-                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                    yield part.id, ""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def visit_Import(self, node: ast.Import) -> None:
+        """``import a.b`` binds ``a``."""
+        for alias in node.names:
+            name = alias.asname or alias.name.split(".")[0]
+            self.found.append((name, alias.name if alias.asname else name))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        """``from a import *`` would bind names that nobody can see."""
+        for alias in node.names:
+            if alias.name == "*":
+                raise BuildError(f"'from {node.module} import *' hides what it binds.")
+            self.found.append((alias.asname or alias.name, f"{node.module}.{alias.name}"))
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        """A function binds its own name; what is inside is local."""
+        self.found.append((node.name, ""))
+
+    visit_AsyncFunctionDef = visit_ClassDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        """All local."""
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        """``except E as name``."""
+        if node.name:
+            self.found.append((node.name, ""))
+        self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        """Assignments, loops, ``with``, walrus."""
+        if isinstance(node.ctx, ast.Store):
+            self.found.append((node.id, ""))
 
 
-def comprehension_names(source: str) -> set[str]:
-    """Names that only comprehensions bind."""
-    kinds = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-    return {
-        name.id
-        for node in ast.walk(ast.parse(without_magics(source)))
-        if isinstance(node, kinds)
-        for generator in node.generators
-        for name in ast.walk(generator.target)
-        if isinstance(name, ast.Name)
-    }
+def names_defined(source: str) -> list[tuple[str, str]]:
+    """The names that a cell binds at top level, with the origin of imported ones."""
+    visitor = TopLevelNames()
+    visitor.visit(ast.parse(without_magics(source)))
+    return visitor.found
 
 
 def check_names(cells: list[tuple[str, NotebookNode]]) -> None:
@@ -174,10 +192,7 @@ def check_names(cells: list[tuple[str, NotebookNode]]) -> None:
     for chapter, cell in cells:
         if cell.cell_type != "code":
             continue
-        local = comprehension_names(cell.source)
         for name, origin in names_defined(cell.source):
-            if name in local and not origin:
-                continue
             first_chapter, first_origin = bound.setdefault(name, (chapter, origin))
             if first_origin != origin or (not origin and first_chapter != chapter):
                 clashes.append(f"{name!r} in {first_chapter!r} and in {chapter!r}")
@@ -264,8 +279,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     parser.add_argument("--adopt", type=pathlib.Path, metavar="FILE", help="executed notebook")
     parser.add_argument("--recipe", default=DEFAULT_RECIPE)
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=NOTEBOOK)
+    parser.add_argument("-o", "--output", type=pathlib.Path)
     options = parser.parse_args()
+    if options.recipe != DEFAULT_RECIPE and options.output is None:
+        parser.error(f"{NOTEBOOK.name} is the default recipe's: give another file with -o")
+    options.output = options.output or NOTEBOOK
     try:
         notebook = build(options.recipe)
         if options.check:

@@ -2,8 +2,7 @@
 #   prepare_environment REQUIREMENTS...
 
 prepare_environment() {
-  local python="${PYTHON:-python3}" stamp=".venv/.installed" wanted
-  wanted="$(cat "$@" | cksum)"
+  local python="${PYTHON:-python3}" file wanted stale=""
   if [ ! -x .venv/bin/python ]; then
     "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || {
       echo "Python 3.11 or 3.12 is needed; $python is $("$python" -V 2>&1). Set PYTHON." >&2
@@ -12,12 +11,17 @@ prepare_environment() {
     echo "Making .venv"
     "$python" -m venv .venv
   fi
-  if ! grep -qsxF "$wanted" "$stamp"; then
-    local -a files=()
-    for file in "$@"; do files+=(-r "$file"); done
+  # Each file's checksum is kept beside what it installed.
+  local -a files=()
+  for file in "$@"; do
+    files+=(-r "$file")
+    wanted="$(cksum <"$file")"
+    [ "$(cat ".venv/.${file//\//-}" 2>/dev/null)" = "$wanted" ] || stale=1
+  done
+  if [ -n "$stale" ]; then
     echo "Installing $*"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "${files[@]}"
-    echo "$wanted" >>"$stamp"
+    for file in "$@"; do cksum <"$file" >".venv/.${file//\//-}"; done
   fi
   # Without a TPU, JAX would try libtpu first and say so at length.
   if ! compgen -G '/dev/accel*' >/dev/null && ! compgen -G "/dev/vfio/[0-9]*" >/dev/null; then

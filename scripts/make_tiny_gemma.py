@@ -42,8 +42,8 @@ from submission.config import STOCK_MODELS
 
 HOME = tasks.DATA / "tiny_gemma"
 STOCK = STOCK_MODELS["gemma3_tiny_it"]
-# Gemma's own special pieces come first, in its order; the tags follow, as the mark-up tags
-# do in Gemma's vocabulary (`<h1>`, `</code>`, ...).
+# Gemma's own special pieces come first, in its order. The tags are single pieces, which they
+# are not in Gemma's vocabulary: a completion of a few dozen tokens has none to spare.
 SPECIAL_PIECES = ("<mask>", "[multimodal]", "<unused0>", "<start_of_turn>", "<end_of_turn>")
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 ROW_TOKENS, BATCH_ROWS, ECHO_EVERY = 128, 32, 16

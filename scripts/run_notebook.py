@@ -45,8 +45,11 @@ def title(cell: Any) -> str:
 
 
 def execute(notebook: Any, out: pathlib.Path) -> bool:
-    """Runs every cell and writes the executed notebook to `out`; True if all went well."""
-    start = time.monotonic()
+    """Runs every cell and writes the executed notebook to `out`; True if all went well.
+
+    A notebook that failed before the folder was its own leaves the folder alone.
+    """
+    start, wall_start = time.monotonic(), time.time()
     headings = {i: title(cell) for i, cell in enumerate(notebook.cells)}
 
     def announce(cell: Any, cell_index: int, **_: Any) -> None:
@@ -74,8 +77,9 @@ def execute(notebook: Any, out: pathlib.Path) -> bool:
     except DeadKernelError:
         print("\nThe notebook's kernel died (out of memory?).", file=sys.stderr)
     finally:
-        out.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, out / "submission.ipynb")
+        lock = out / ".lock"  # touched when a run takes the folder
+        if lock.exists() and lock.stat().st_mtime >= wall_start:
+            nbformat.write(notebook, out / "submission.ipynb")
     return False
 
 
@@ -94,7 +98,9 @@ def main() -> int:
     parser.add_argument("--recipe", help="default: warm_start_grpo")
     parser.add_argument("--minutes", type=float, help="time limit, from the first cell on")
     parser.add_argument("--seed", type=int, help="the run's seed; default 0")
-    parser.add_argument("--resume", action="store_true", help="continue what is in the folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave a finished run alone; otherwise start"
+    )
     parser.add_argument("--out", help="folder for everything; default: outputs")
     options = parser.parse_args()
     values = {
@@ -109,12 +115,12 @@ def main() -> int:
     out = pathlib.Path(os.environ.get("OUT") or "outputs")
     out = out if out.is_absolute() else ROOT / out
     os.environ["OUT"] = str(out)
-    if options.resume and (out / "results.json").exists():
+    if os.environ.get("RESUME") == "1" and (out / "results.json").exists():
         print(f"The run in {out} is finished. Nothing to do.")
         show_results(out)
         return 0
     if not execute(nbformat.read(NOTEBOOK, as_version=4), out):
-        print(f"The run failed; what it did so far is in {out}.", file=sys.stderr)
+        print("The run failed.", file=sys.stderr)
         return 1
     show_results(out)
     print(f"Everything is in {out}.")

@@ -24,7 +24,7 @@ def short_run(out, **changes):
         config.TINY,
         sft=dataclasses.replace(config.TINY.sft, steps=4, save_every=2),
         grpo=dataclasses.replace(
-            config.TINY.grpo, steps=2, prompts=4, generations=4, micro_prompts=4, save_every=1
+            config.TINY.grpo, steps=3, prompts=4, generations=4, micro_prompts=4, save_every=2
         ),
         evaluation=dataclasses.replace(config.TINY.evaluation, rows=16, batch_size=8),
     )

@@ -115,6 +115,9 @@ def test_an_import_from_below_is_refused(chapters):
         "for x in (): pass",
         "_ = (x := 2)",
         "from os import path as x",
+        "def x(): return [x for x in ()]",
+        "if True:\n    def x(): ...",
+        "try: pass\nexcept OSError as x: pass",
     ],
 )
 def test_a_name_bound_in_two_chapters_is_refused(chapters, again):
@@ -134,6 +137,21 @@ def test_the_same_import_in_two_chapters_is_fine(chapters):
 def test_two_imports_under_one_name_are_refused(chapters):
     with pytest.raises(build_notebook.BuildError, match="'path'"):
         chapters(one="# %%\nfrom os import path\n", two="# %%\nfrom sys import path\n")
+
+
+def test_names_inside_functions_and_comprehensions_are_free(chapters):
+    chapters(two="# %%\ny = [x for x in ()]\ndef f():\n    x = 1\nz = lambda x: x\n")
+
+
+def test_star_imports_are_refused(chapters):
+    with pytest.raises(build_notebook.BuildError, match="hides what it binds"):
+        chapters(two="# %%\nfrom os import *\n")
+
+
+def test_another_recipe_needs_another_file(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["build_notebook.py", "--recipe", "worked_only"])
+    with pytest.raises(SystemExit):
+        build_notebook.main()
 
 
 def test_magics_come_back(chapters):

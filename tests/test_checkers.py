@@ -27,7 +27,16 @@ def gives(gold, answer, kind, choices=()):
         ("42", "It is 42."),
         ("42", "42 pears"),
         ("42", "$42"),
-        ("42", "84/2"),
+        ("42", "x = 42"),
+        ("42", "(42)"),
+        ("42", "42!"),
+        ("42", r"\text{42}"),
+        ("42", r"\[42\]"),
+        ("42", "42 km/h"),
+        ("42", "USD 42"),
+        ("42", "I think it is 42."),
+        ("1000000", "10^6"),
+        ("1200", "1.2 x 10^3"),
         ("-5", "-5"),
         ("-5", "−5"),
         ("-5", "-$5"),
@@ -58,6 +67,22 @@ def test_right_numbers(gold, answer):
         ("42", "not 42"),
         ("42", "42-42"),
         ("42", "42/0"),
+        ("42", "84/2"),
+        ("1.5", "6/4"),
+        ("42", "42 million"),
+        ("42", "42k"),
+        ("42", "42M"),
+        ("42", "42 dozen"),
+        ("42", "42 hundred thousand"),
+        ("42", "42 or forty"),
+        ("42", "42 is wrong"),
+        ("42", "42 minus one"),
+        ("42", "42 but maybe less"),
+        ("42", "42 not sure"),
+        ("42", "--42"),
+        ("-42", "--42"),
+        ("10", "10 cannot be"),
+        ("42", "41 = 42"),
         ("1234", "1,2,3,4"),
         ("1234", "12,34"),
         ("0", "."),
@@ -74,7 +99,24 @@ THREE = ("18", "19", "a cat")
 
 
 @pytest.mark.parametrize(
-    "answer", ["B", "b", "(B)", "B)", "B) 19", "19", "The answer is B.", "**B**"]
+    "answer",
+    [
+        "B",
+        "b",
+        "(B)",
+        "B)",
+        "B) 19",
+        "b) 19",
+        "B, 19",
+        "B - 19",
+        "[B]",
+        "19 (B)",
+        "19",
+        "The answer is B.",
+        "The correct option is B",
+        "Option B) 19",
+        "**B**",
+    ],
 )
 def test_right_choices(answer):
     assert gives("B", answer, "choice", THREE) is True
@@ -82,14 +124,39 @@ def test_right_choices(answer):
 
 @pytest.mark.parametrize(
     "answer",
-    ["A", "C", "A or B", "A B C", "B and C", "18", "B) 18", "A) 19", "", "not B", "D", "1"],
+    [
+        "A",
+        "C",
+        "A or B",
+        "A B C",
+        "B and C",
+        "18",
+        "B) 18",
+        "A) 19",
+        "",
+        "not B",
+        "D",
+        "1",
+        "18 (B)",
+        "19 (A)",
+    ],
 )
 def test_wrong_choices(answer):
     assert gives("B", answer, "choice", THREE) is False
 
 
 @pytest.mark.parametrize(
-    "answer", ["yes", "Yes.", "True", "**yes**", "Yes, it is more.", "The answer is yes"]
+    "answer",
+    [
+        "yes",
+        "Yes.",
+        "True",
+        "**yes**",
+        "Yes, it is more.",
+        "The answer is yes",
+        "yes!",
+        "Yes, because 5 and 6 are more.",
+    ],
 )
 def test_right_booleans(answer):
     assert gives("yes", answer, "boolean") is True
@@ -97,10 +164,44 @@ def test_right_booleans(answer):
 
 @pytest.mark.parametrize(
     "answer",
-    ["no", "yes and no", "yes or no", "Unknown", "maybe", "not yes", "yes, or maybe", "yes no", ""],
+    [
+        "no",
+        "yes and no",
+        "yes or no",
+        "Unknown",
+        "maybe",
+        "not yes",
+        "yes, or maybe",
+        "yes no",
+        "",
+        "yes, never",
+        "Yes, nope",
+        "yes, n",
+        "yes, the answer is incorrect",
+        "Yes, this is wrong",
+    ],
 )
 def test_wrong_booleans(answer):
     assert gives("yes", answer, "boolean") is False
+
+
+@pytest.mark.parametrize(
+    "answer", ["no", "No.", "False", "No, it could not.", "No, that is not true."]
+)
+def test_right_negative_booleans(answer):
+    assert gives("no", answer, "boolean") is True
+    assert gives("yes", answer, "boolean") is False
+
+
+@pytest.mark.parametrize("kind", ["number", "choice", "boolean", "text"])
+def test_no_answer_takes_long_to_check(kind):
+    import time
+
+    nasty = ("1 " + "a" * 397 + "!", "(" * 400, "1,000" * 80, "=" * 400, "yes," * 100, "*" * 399)
+    start = time.perf_counter()
+    for answer in nasty:
+        gives("B" if kind == "choice" else "1", answer, kind, THREE)
+    assert time.perf_counter() - start < 0.05
 
 
 def test_right_and_wrong_text():

@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -26,11 +27,24 @@ def test_older_outputs_are_moved_aside(tmp_path, capsys):
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
-    folder = checkpoints.open_run_folder(short_run(tmp_path))
+    code = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from submission.checkpoints import RunFolder\n"
+        "folder = RunFolder(sys.argv[1]); folder.lock(); print('held', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout.readline() == "held\n"
     with pytest.raises(RuntimeError, match=r"Another run is writing.*OUT"):
         checkpoints.open_run_folder(short_run(tmp_path))
-    folder.release()
-    checkpoints.open_run_folder(short_run(tmp_path)).release()
+    other.communicate("\n")
+    first = checkpoints.open_run_folder(short_run(tmp_path))
+    checkpoints.open_run_folder(short_run(tmp_path)).release()  # the same kernel, run again
+    first.release()
 
 
 def test_resuming_an_empty_folder_says_that_it_starts(tmp_path, capsys):

@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import re
 
@@ -24,7 +25,7 @@ def test_a_recipe_without_rows_in_the_profile_is_refused():
 
 
 @pytest.mark.parametrize("name", ["MINUTES", "RUN_SEED"])
-@pytest.mark.parametrize("value", ["soon", "-1"])
+@pytest.mark.parametrize("value", ["soon", "-1", "nan"])
 def test_a_variable_that_is_no_number_is_named(name, value):
     with pytest.raises(ValueError, match=name):
         config.read_run({name: value}, "cpu")
@@ -65,9 +66,18 @@ def test_no_chapter_asks_which_profile_it_is():
         assert not re.search(r"profile\.name\s*[!=]=|profile\s*[!=]=|\"PROFILE\"|'PROFILE'", text)
 
 
-def test_both_stock_models_are_chosen_by_one_field():
+def test_a_time_limit_of_nothing_is_refused_and_so_is_an_unclear_resume():
+    with pytest.raises(ValueError, match="MINUTES='0' is out of range"):
+        config.read_run({"MINUTES": "0"}, "cpu")
+    with pytest.raises(ValueError, match="Unknown RESUME 'yes'"):
+        config.read_run({"RESUME": "yes"}, "cpu")
+
+
+def test_both_stock_models_are_chosen_by_one_field(monkeypatch):
     for name, handle in (
         ("gemma3_1b_it", "google/gemma-3/flax/gemma3-1b-it"),
         ("gemma2_2b_it", "google/gemma-2/flax/gemma2-2b-it"),
     ):
-        assert config.STOCK_MODELS[name].handle == handle
+        profile = dataclasses.replace(config.KAGGLE, model=name)
+        monkeypatch.setitem(config.PROFILES, "kaggle", profile)
+        assert config.read_run({}, "tpu").model.handle == handle

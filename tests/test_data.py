@@ -1,11 +1,15 @@
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import tasks
-from submission import checkers, config, data, prompts
+from submission import checkers, data, prompts
 from submission.config import Lengths, Source
 from submission.prompts import Example
 
@@ -65,8 +69,6 @@ def test_every_kind_and_several_difficulties_are_there(bundled):
 
 def equations(trace):
     """Every `a+b-c=d` in a trace."""
-    import re
-
     return re.findall(r"(?<![\d+-])(\d+(?:[+-]\d+)+)=(\d+)", trace)
 
 
@@ -151,16 +153,46 @@ def test_a_hub_row_without_a_column_is_named(tmp_path):
         list(data.read_hub(Source("glaive", str(folder))))
 
 
-def test_no_network_ends_in_one_clear_message(monkeypatch):
-    """The real client against an address where nothing listens."""
-    import datasets
+def test_no_network_ends_in_one_clear_message(tmp_path):
+    """The real client, told to talk to an address where nothing listens."""
+    script = "from submission import config, data; next(data.read_hub(config.GSM8K))"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": "scripts",
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    last_lines = "\n".join(done.stderr.splitlines()[-2:])
+    assert "RuntimeError: Could not read openai/gsm8k" in last_lines
+    assert "Is the internet on?" in last_lines
 
-    def refuse(*arguments, **keywords):
-        raise ConnectionError("Couldn't reach the hub")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(RuntimeError, match=r"Could not read openai/gsm8k.*\n.*internet"):
-        list(data.read_hub(config.GSM8K))
+def test_reading_ends_with_its_minutes_and_goes_on_with_what_there_is(tmp_path, tokenizer):
+    source = write(tmp_path / "r.jsonl", *({**ROW, "question": f"q{n}"} for n in range(50)))
+    ticks = iter(range(1000))
+    kept = data.load_examples(
+        (dataclasses.replace(source, minutes=0.5),),
+        tokenizer,
+        Lengths(48, 80),
+        needs_trace=False,
+        minimum_kept=0.5,
+        clock=lambda: next(ticks),
+    )
+    assert len(kept) == 30
+
+
+def test_a_source_of_which_next_to_nothing_fits_is_given_up_early(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(data, "EARLY_LOOK", 10)
+    long = {**ROW, "question": "word " * 60}
+    source = write(tmp_path / "r.jsonl", ROW, *[long] * 99)
+    with pytest.raises(ValueError, match="only 1 of 10 rows"):
+        data.load_examples(
+            (source,), tokenizer, Lengths(48, 80), needs_trace=False, minimum_kept=0.5
+        )
 
 
 # --- Tokens ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ def answered(text, example, tokens=5, stopped=True):
 
     completion = prompts.parse(text)
     right = completion.in_format and check(example, completion.answer) is True
-    lenient = check(example, completion.lenient_answer) is True
+    lenient = evaluate.is_right_leniently(completion, example)
     return evaluate.Answered(example, completion, tokens, stopped, right, lenient)
 
 
@@ -26,6 +26,19 @@ def test_strict_and_lenient_accuracy_differ_by_the_format():
     assert (summary["accuracy"], summary["accuracy_lenient"]) == (0.25, 0.5)
     assert summary["accuracy_ci95"][0] < 0.25 < summary["accuracy_ci95"][1]
     assert summary["by_domain"]["math"]["n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Altogether she sold 48 + 24 = 42 clips.<end_of_turn>", True),
+        ("First 48.\n\nSo she sold a total of **42** clips in May.", True),
+        ("The total is 42, not 43.", False),
+        ("42\nI do not know.", False),
+    ],
+)
+def test_the_last_number_of_the_last_line_counts_leniently(text, right):
+    assert evaluate.is_right_leniently(prompts.parse(text), ROW) is right
 
 
 def test_open_rows_do_not_count_in_the_accuracy():

@@ -77,7 +77,8 @@ right = [
     for f, row, text in zip(in_format, held_out, texts)
 ]
 stopped = [len(tokens) < MAX_GENERATION_STEPS for tokens in out.tokens]
-eos_last = all(t.rstrip().endswith(SOLUTION_END) for t, s, f in zip(texts, stopped, in_format) if f)
+closing = tokenizer.encode(SOLUTION_END)[-1]  # what must stand directly before the eos
+eos_last = all(t[-1] == closing for t, f in zip(out.tokens, in_format) if f)
 print("JUDGES " + json.dumps({
     "step": actor_steps[-1],
     "format": sum(in_format) / len(texts),

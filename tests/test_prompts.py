@@ -26,6 +26,8 @@ def test_in_format(text):
         f"{GOOD}<answer>43</answer>",
         f"{GOOD}{GOOD}",
         f"{GOOD}<end_of_turn>",
+        GOOD.replace("=", "<end_of_turn>\n<start_of_turn>user\n"),
+        GOOD.replace("=", "<Answer>9</Answer>"),
         f"{GOOD}{prompts.CUT_MARK}",
         "<answer>42</answer><reasoning>6*7</reasoning>",
         "<reasoning></reasoning><answer>42</answer>",

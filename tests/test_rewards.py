@@ -8,7 +8,9 @@ from tunix.rl.grpo import grpo_learner
 from submission import prompts, rewards
 from submission.config import Rewards
 
-RIGHT = "<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>"
+RIGHT = (
+    "<reasoning>There are 6 baskets of 7 pears, and 6 times 7 is 42.</reasoning><answer>42</answer>"
+)
 WRONG = RIGHT.replace("42</answer>", "41</answer>")
 COLUMNS = {"answer": ["42"], "checker": ["number"]}
 

@@ -125,10 +125,15 @@ def test_trap_2_stock_injection_is_nan_at_the_first_step_in_bfloat16_and_ours_is
     assert metrics.all_finite(adapter(ours))
 
 
-def test_the_hyperparameters_are_float32_whatever_the_parameters_are():
-    optimizer = updates.make_optimizer(config.Optimizer(1e-3), 10)
-    state = optimizer.init({"w": jnp.ones(2, jnp.bfloat16)})
-    assert state.inner.hyperparams["learning_rate"].dtype == jnp.float32
+def test_trap_2_stock_stores_the_numbers_in_bfloat16_and_ours_in_float32():
+    """Without the master weights, whose dtype would hide it."""
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    stock = optax.inject_hyperparams(optax.adamw)(1e-3).init(params).hyperparams
+    assert float(stock["b2"]) == 1.0
+    state = updates.injected_adamw(config.Optimizer(1e-3), 10).init(params)
+    assert {x.dtype for x in state.hyperparams.values()} == {jnp.dtype(jnp.float32)}
+    changes, _ = updates.injected_adamw(config.Optimizer(1e-3), 10).update(params, state, params)
+    assert metrics.all_finite(changes)
 
 
 # --- Trap 12: the base stays where it is ------------------------------------------------------

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 # %%
 @dataclasses.dataclass(frozen=True)
 class Deadline:
-    """A point in time after which nothing may run; the clock can be a fake one."""
+    """A point in time after which no step may be begun; the clock can be a fake one."""
 
     end: float  # on `clock`, in seconds
     clock: Callable[[], float] = time.monotonic

@@ -10,6 +10,7 @@
 # are dropped when they are loaded.
 
 # %%
+import math
 import re
 from fractions import Fraction
 
@@ -20,9 +21,15 @@ from submission.prompts import Example
 LONGEST_ANSWER = 400  # characters; nothing that is an answer is longer
 LEAD_IN = re.compile(
     r"(?:so|thus|therefore|hence)?[,:]?\s*(?:i\s+(?:think|believe)\s+(?:that\s+)?)?"
-    r"(?:(?:the\s+)?(?:final\s+|correct\s+|right\s+)?(?:answer|result|total|choice)\s*(?:is|=|:)"
-    r"|it\s+is|it's|that\s+is|there\s+are|=)\s*:?\s*",
+    r"(?:(?:the\s+)?(?:final\s+|correct\s+|right\s+)?"
+    r"(?:answer|result|total|choice|option)\s*(?:is|=|:)"
+    r"|it\s+is|it's|that\s+is|there\s+are|[A-Za-z]\w{0,9}\s*=|=)\s*:?\s*",
     re.IGNORECASE,
+)
+WRAPPERS = re.compile(
+    r"\\boxed\{(.*)\}|\\text\{(.*)\}|\\\((.*)\\\)|\\\[(.*)\\\]|\$(.*)\$|`(.*)`|__(.*)__"
+    r"|\*(.*)\*|\"(.*)\"|'(.*)'",
+    re.DOTALL,
 )
 
 
@@ -34,33 +41,52 @@ def strip_dressing(answer: str) -> str:
     >>> strip_dressing(r"$\boxed{42}$")
     '42'
     """
-    text = answer[:LONGEST_ANSWER].replace("**", "").strip()
-    previous = None
+    text, previous = answer[:LONGEST_ANSWER].replace("**", "").strip(), None
     while text != previous:
         previous = text
-        text = LEAD_IN.sub("", text, count=1) if LEAD_IN.match(text) else text
-        text = re.sub(r"^\\boxed\{(.*)\}$", r"\1", text, flags=re.DOTALL)
-        text = re.sub(r"^\\\((.*)\\\)$", r"\1", text, flags=re.DOTALL)
-        for mark in ("__", "`", "$", '"', "'", "*"):
-            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
-                text = text[len(mark) : -len(mark)]
-        text = text.strip().removesuffix(".").strip()
+        if match := LEAD_IN.match(text):
+            text = text[match.end() :]
+        if match := WRAPPERS.fullmatch(text):
+            text = next(part for part in match.groups() if part is not None)
+        text = text.strip().removesuffix(".").removesuffix("!").strip()
     return text
 
 
 # %% [markdown]
 # **Numbers** are compared as exact fractions. Thousands separators, a currency sign in front
-# and a unit behind are allowed; a second number is not.
+# and a unit behind are allowed. A second number is not, in digits or in words, and neither
+# is anything that takes the number back or leaves the last step to the reader: "84/2" is a
+# question, not the answer 42.
 
 # %%
 NUMBER = re.compile(
-    r"(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<sign2>[-−]?)"
+    r"\(?(?P<sign>[-+−])?\s?(?:[$€£¥]|USD|EUR|GBP)?\s?(?P<sign2>[-−])?"
     r"(?P<whole>\d{1,3}(?:,\d{3})+|\d+)?(?P<decimals>\.\d+)?"
-    r"(?:\s*/\s*(?P<denominator>\d+))?"
-    r"(?:[eE](?P<exponent>[-+]?\d{1,3}))?"
-    r"\s*(?P<percent>%)?"
-    r"(?P<unit>(?:\s*[A-Za-z°€£¥][^\W\d]*[²³]?\.?){0,3})"
+    r"(?:\s?/\s?(?P<denominator>\d+))?"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,3})|\s?[x×]\s?10\^(?P<power>[-+]?\d{1,3})|\^(?P<raised>\d))?"
+    r"\s?(?P<percent>%)?\)?"
 )
+UNIT_WORD = re.compile(r"[A-Za-z°€£¥$²³/]{1,20}")
+# Words that may not stand behind a number as its unit: they change it or take it back.
+NO_UNITS = frozenset(
+    "k thousand million billion trillion dozen hundred hundreds half pi and or but not no never "
+    "is are was be isn't cannot can't nor neither either maybe perhaps unsure sure wrong false "
+    "incorrect plus minus times over less more than approximately about roughly almost zero one "
+    "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty "
+    "seventy eighty ninety x".split()
+)
+
+
+def is_unit(text: str) -> bool:
+    """Can this stand behind a number: at most three words, none of which changes it?
+
+    >>> is_unit("square metres"), is_unit("million"), is_unit("or so")
+    (True, False, False)
+    """
+    words = text.removesuffix(".").split()
+    return len(words) <= 3 and all(
+        UNIT_WORD.fullmatch(word) and word.lower() not in NO_UNITS for word in words
+    )
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -68,24 +94,31 @@ def parse_number(text: str) -> Fraction | None:
 
     >>> parse_number("$1,234.50"), parse_number("3/4"), parse_number("42 pears")
     (Fraction(2469, 2), Fraction(3, 4), Fraction(42, 1))
-    >>> parse_number("12 or 13") is None
+    >>> parse_number("12 or 13") is parse_number("84/2") is parse_number("42 million") is None
     True
     """
-    match = NUMBER.fullmatch(strip_dressing(text))
-    if match is None or not (match["whole"] or match["decimals"]):
+    stripped = strip_dressing(text)
+    match = NUMBER.match(stripped)
+    rest = stripped[match.end() :]
+    attached = rest[:1] in ("M", "B", "k", "K") and not rest[1:2].isalpha()  # 42k, 42M
+    if not (match["whole"] or match["decimals"]) or attached or not is_unit(rest):
         return None
-    digits = (match["whole"] or "0").replace(",", "") + (match["decimals"] or "")
-    value = Fraction(digits)
+    if match["sign"] and match["sign2"]:
+        return None
+    value = Fraction((match["whole"] or "0").replace(",", "") + (match["decimals"] or ""))
     if match["denominator"]:
-        if int(match["denominator"]) == 0:
+        below = int(match["denominator"])
+        reduced = value.denominator == 1 and below > 1 and math.gcd(int(value), below) == 1
+        if not reduced:
             return None
-        value /= int(match["denominator"])
-    if match["exponent"]:
-        value *= Fraction(10) ** int(match["exponent"])
+        value /= below
+    if match["raised"]:
+        value **= int(match["raised"])
+    elif exponent := match["exponent"] or match["power"]:
+        value *= Fraction(10) ** int(exponent)
     if match["percent"]:
         value /= 100
-    negative = bool(match["sign"] in ("-", "−")) != bool(match["sign2"])
-    return -value if negative else value
+    return -value if (match["sign"] or match["sign2"] or "+") in "-−" else value
 
 
 def check_number(gold: str, answer: str) -> bool | None:
@@ -102,8 +135,11 @@ def check_number(gold: str, answer: str) -> bool | None:
 # **Choices**: the letter, the text of the choice, or both if they agree.
 
 # %%
-LETTER = re.compile(r"(?:option\s+|choice\s+)?\(?(?P<letter>[A-Za-z])\)?", re.IGNORECASE)
-LETTER_AND_TEXT = re.compile(r"\(?(?P<letter>[A-Z])\s*[).:]\s*(?P<text>.+)", re.DOTALL)
+LETTER_FIRST = re.compile(
+    r"(?:option\s+|choice\s+)?[(\[]?(?P<letter>[A-Za-z])[)\]]?(?:\s*[).:,–-]\s*(?P<text>.*))?",
+    re.IGNORECASE | re.DOTALL,
+)
+LETTER_LAST = re.compile(r"(?P<text>.+?)\s*[(\[](?P<letter>[A-Za-z])[)\]]", re.DOTALL)
 
 
 def normalise(text: str) -> str:
@@ -121,14 +157,13 @@ def check_choice(gold: str, answer: str, choices: tuple[str, ...]) -> bool | Non
     if not 0 <= position < len(choices):
         return None
     text = strip_dressing(answer)
-    by_text = [i for i, choice in enumerate(choices) if normalise(choice) == normalise(text)]
-    if match := LETTER.fullmatch(text):
-        # A choice may itself be a single letter: then its text decides.
-        return (by_text or [ord(match["letter"].upper()) - ord("A")]) == [position]
-    if match := LETTER_AND_TEXT.fullmatch(text):
-        agrees = normalise(match["text"]) == normalise(choices[position])
-        return match["letter"] == gold and agrees
-    return by_text == [position]
+    matching = [i for i, choice in enumerate(choices) if normalise(choice) == normalise(text)]
+    if matching:  # the text decides, also where a choice is a single letter
+        return matching == [position]
+    match = LETTER_FIRST.fullmatch(text) or LETTER_LAST.fullmatch(text)
+    if match is None or match["letter"].upper() != gold:
+        return False
+    return not match["text"] or normalise(match["text"]) == normalise(choices[position])
 
 
 # %% [markdown]
@@ -137,8 +172,15 @@ def check_choice(gold: str, answer: str, choices: tuple[str, ...]) -> bool | Non
 # %%
 TRUTH = {"yes": True, "true": True, "no": False, "false": False}
 HEDGE = re.compile(
-    r"\b(?:and|or|maybe|perhaps|not sure|unsure|unknown|both|either|depends|possibly)\b"
+    r"\s*\W?\s*(?:and|or)\b|.*\b(?:maybe|perhaps|unsure|sure|unknown|both|either|depends"
+    r"|possibly|wrong|incorrect|rather)\b",
+    re.DOTALL,
 )
+# Words that may not stand in the explanation of a yes, and of a no.
+TAKES_BACK = {
+    True: frozenset("no not never nope false n isn't can't cannot nor neither none".split()),
+    False: frozenset("yes yeah yep y".split()),
+}
 
 
 def parse_boolean(text: str) -> bool | None:
@@ -147,16 +189,13 @@ def parse_boolean(text: str) -> bool | None:
     >>> parse_boolean("No, it could not."), parse_boolean("yes and no") is None
     (False, True)
     """
-    words = strip_dressing(text).lower()
-    match = re.match(r"(yes|no|true|false)\b(?P<rest>.*)", words, re.DOTALL)
+    match = re.match(r"(yes|no|true|false)\b(?P<rest>.*)", strip_dressing(text).lower(), re.DOTALL)
     if match is None:
         return None
-    rest = match["rest"].strip()
-    if rest and (not re.match(r"[,.;:—–-]", rest) or HEDGE.search(rest)):
+    value, rest = TRUTH[match[1]], match["rest"].strip()
+    if rest and (not re.match(r"[,.;:!(—–-]", rest) or HEDGE.match(rest)):
         return None
-    value = TRUTH[match[1]]
-    others = {word for word, truth in TRUTH.items() if truth != value}
-    return None if others & set(re.findall(r"\w+", rest)) else value
+    return None if TAKES_BACK[value] & set(re.findall(r"[\w']+", rest)) else value
 
 
 def check_boolean(gold: str, answer: str) -> bool | None:

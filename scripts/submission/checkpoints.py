@@ -38,15 +38,17 @@ class RunFolder:
     def lock(self) -> None:
         """Raises RuntimeError if another run holds the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
+        self._lock = (self.path / ".lock").open("a")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock of the process: running the notebook again in its kernel is no conflict.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             raise RuntimeError(
                 f"Another run is writing to {self.path}. Wait for it, or choose another folder "
                 "with OUT (or --out)."
             ) from None
+        os.utime(self._lock.fileno())  # whose folder this is since when
 
     def release(self) -> None:
         """Lets go of the folder."""

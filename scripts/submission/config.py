@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### Every choice, once
 #
-# All that can be chosen stands in this cell: the model, the recipe, the hyper-parameters of
+# All that can be chosen stands here: the model, the recipe, the hyper-parameters of
 # both stages, the weights of the reward. Nothing below asks *which* profile it runs in; it
 # reads a number from here.
 #
@@ -11,6 +11,7 @@
 
 # %%
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,11 +80,12 @@ class Source:
     split: str = "train"
     revision: str | None = None
     rows: int = 1_000_000  # read no more than this many usable rows
+    minutes: float = 15.0  # read no longer than this, and go on with what there is
     licence: str = "Apache-2.0"
 
 
 BUNDLED = "data/train.jsonl"
-GLAIVE = Source("glaive", "glaiveai/reasoning-v1-20m", rows=10_000)
+GLAIVE = Source("glaive", "glaiveai/reasoning-v1-20m", rows=3_000)
 GSM8K_REVISION = "740312add88f781978c0658806c59bc2815b9866"
 GSM8K = Source("gsm8k", "openai/gsm8k", (), "main", "train", GSM8K_REVISION, licence="MIT")
 GSM8K_TEST = dataclasses.replace(GSM8K, split="test", rows=400)
@@ -160,7 +162,7 @@ class Rewards:
     in_format: float = 0.1
     right: float = 0.8
     length: float = 0.1
-    shortest: int = 2  # words; from here ...
+    shortest: int = 10  # words; from here ...
     longest: int = 400  # ... to here the length pays in full
     slope: int = 200  # words past `longest` after which it pays nothing
 
@@ -190,14 +192,16 @@ class Profile:
     sft_sources: Mapping[str, tuple[Source, ...]]  # by recipe
     grpo_sources: tuple[Source, ...]
     hours: float  # the wall clock of a session
+    sft_share: float = 0.3  # of the time that is left when SFT begins
+    grpo_share: float = 0.85  # of the time that is left when GRPO begins
     keep_checkpoints: int = 3
     remat: bool = False  # recompute activations in training
     download_minutes: float = 20.0
 
 
 # %% [markdown]
-# The two profiles. The rates of `tiny` are a hundred times those of `kaggle`, because its
-# adapters are small and it takes a few hundred steps, not thousands.
+# The two profiles. The rates of `tiny` are over a hundred times those of `kaggle`: its weights
+# are small, and it takes 210 steps in all, not 1,300.
 
 # %%
 ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
@@ -238,12 +242,12 @@ KAGGLE = Profile(
     lengths=Lengths(prompt=256, completion=768),
     adapter=Adapter(rank=64, alpha=64.0),
     sft=Sft(
-        steps=900,
+        steps=300,
         batch_size=32,
         length=1024,
         optimizer=Optimizer(peak_rate=2e-5),
         save_every=200,
-        minimum_kept=0.01,  # of glaive's rows, 1 to 5 % fit 1,024 tokens
+        minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
     ),
     grpo=Grpo(
         steps=1000,
@@ -272,8 +276,8 @@ RECIPES = {
 
 # %% [markdown]
 # A run is a profile and a recipe, a seed, and where its files go. All five can be set from
-# outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`;
-# `RESUME=1` continues in the folder that is there.
+# outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`.
+# `RESUME=1` leaves a finished run alone; this version cannot continue inside one.
 
 
 # %%
@@ -320,8 +324,8 @@ def number(environment: Mapping[str, str], variable: str, kind: type) -> Any:
         value = kind(text)
     except ValueError:
         raise ValueError(f"{variable}={text!r} is not a number. Unset it or correct it.") from None
-    if value < 0:
-        raise ValueError(f"{variable}={text!r} is negative. Unset it or correct it.")
+    if not math.isfinite(value) or value < 0 or (kind is float and value == 0):
+        raise ValueError(f"{variable}={text!r} is out of range. Unset it or correct it.")
     return value
 
 
@@ -345,11 +349,12 @@ def read_run(environment: Mapping[str, str], platform: str) -> Run:
             f"Choose one of: {', '.join(profile.sft_sources)}."
         )
     pick("model", profile.model, STOCK_MODELS)
+    resume = pick("RESUME", environment.get("RESUME") or "0", {"0": False, "1": True})
     return Run(
         profile=profile,
         recipe=recipe,
         seed=number(environment, "RUN_SEED", int) or 0,
         minutes=number(environment, "MINUTES", float),
         out=environment.get("OUT") or "outputs",
-        resume=environment.get("RESUME") == "1",
+        resume=resume,
     )

@@ -1,10 +1,12 @@
 # %% [markdown]
 # ### Rows
 #
-# Rows of any source become `Example`s. The bundled ones are made by `scripts/tasks.py`:
-# sums, stories, comparisons, yes/no questions, choices, sorting and words, each with a
-# correct worked trace. Public datasets are read by streaming, row by row, so that only what
-# is used travels.
+# Rows of any source become `Example`s. The bundled ones, of the `tiny` profile, are made by
+# `scripts/tasks.py`: sums, stories, comparisons, yes/no questions, choices, sorting and
+# words. Their traces come in three styles: 30 % are bare guesses ("I think it is 42."), 45 %
+# give one equation a step ("17+25=42."), 25 % work digit by digit ("17+25: 7+5=12, 1+2+1=4,
+# so 42."). The `kaggle` profile takes glaive's traces in all their length. Public datasets are
+# read by streaming, row by row, so that only what is used travels.
 
 # %%
 import collections
@@ -13,6 +15,7 @@ import json
 import pathlib
 import random
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -156,6 +159,7 @@ def tokenize(tokenizer: Any, example: Example) -> Tokens:
 # English text has about four characters a token. What has more than eight for every token
 # allowed is dropped before the tokenizer sees it: of glaive's rows, nearly all.
 CHARACTERS_PER_TOKEN = 8
+EARLY_LOOK = 20_000  # rows after which a source must have kept its minimum share
 
 
 def why_not(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool) -> str:
@@ -190,8 +194,13 @@ def load_examples(
     needs_trace: bool,
     minimum_kept: float,
     at_most: int = 1_000_000,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Example]:
     """The usable rows of all sources, in order; prints what was dropped, and why.
+
+    Reading a source ends with its rows, with enough usable ones, or with its minutes,
+    whichever comes first. The kept share is looked at early, so that a source of which next
+    to nothing fits does not use the time up.
 
     Raises:
       ValueError: less than `minimum_kept` of a source's rows can be used, or none.
@@ -201,8 +210,11 @@ def load_examples(
         read = read_bundled if source.adapter == "bundled" else read_hub
         dropped: collections.Counter[str] = collections.Counter()
         usable: list[Example] = []
-        for example in read(source):
-            if len(usable) >= min(source.rows, at_most):
+        end = clock() + 60 * source.minutes
+        for seen, example in enumerate(read(source)):
+            if len(usable) >= min(source.rows, at_most) or clock() > end:
+                break
+            if seen == EARLY_LOOK and len(usable) < minimum_kept * seen:
                 break
             reason = (
                 "not in the source's format"

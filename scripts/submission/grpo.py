@@ -16,7 +16,7 @@
 
 # %%
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from tunix.rl.rollout import base_rollout
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
 from submission.checkpoints import prepare_saves, saving_options
-from submission.config import Grpo, Run
+from submission.config import Grpo, Rewards, Run
 from submission.data import batched, prompt_columns, shuffled_forever
 from submission.metrics import SilentBar, StepLog, total_seconds
 from submission.model import frozen_copy
@@ -56,25 +56,29 @@ GRPO_EVENTS = {
 }
 
 
-def group_metrics(
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    rewards: np.ndarray,
-    advantages: np.ndarray,
-    **columns: Any,
-) -> dict[str, tuple[Any, Any]]:
-    """Shares of completions in format and right, and of groups that teach nothing.
+def metric_function(weights: Rewards) -> Callable[..., dict[str, tuple[Any, Any]]]:
+    """A metric function with the signature that Tunix's learner calls."""
 
-    A group is flat when all its completions earn the same: every advantage is zero.
-    """
-    parts = components(prompts, completions, **columns)
-    groups: dict[str, list[float]] = {}
-    for prompt, reward in zip(prompts, rewards, strict=True):
-        groups.setdefault(prompt, []).append(float(reward))
-    flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
-    shares = {name: np.mean(values) for name, values in parts.items()}
-    named = {f"policy/{name}": (value, np.mean) for name, value in shares.items()}
-    return named | {"policy/flat_groups": (np.mean(flat), np.mean)}
+    def group_metrics(
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        rewards: np.ndarray,
+        advantages: np.ndarray,
+        **columns: Any,
+    ) -> dict[str, tuple[Any, Any]]:
+        """Means of the reward's parts, and the share of groups that teach nothing.
+
+        A group is flat when all its completions earn the same: every advantage is zero.
+        """
+        parts = components(prompts, completions, weights, **columns)
+        groups: dict[str, list[float]] = {}
+        for prompt, reward in zip(prompts, rewards, strict=True):
+            groups.setdefault(prompt, []).append(float(reward))
+        flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
+        means = {f"policy/{name}": (np.mean(values), np.mean) for name, values in parts.items()}
+        return means | {"policy/flat_groups": (np.mean(flat), np.mean)}
+
+    return group_metrics
 
 
 def rollout_config(run: Run) -> base_rollout.RolloutConfig:
@@ -112,6 +116,7 @@ def build_cluster(
 ) -> rl_cluster.RLCluster:
     """Policy, reference and rollout engine on one mesh, sharing one base."""
     settings = run.profile.grpo
+    updates = settings.steps * settings.iterations
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = rl_cluster.RLCluster(
         actor=policy,
@@ -122,11 +127,11 @@ def build_cluster(
             rollout_engine=PolicyRollout,
             rollout_config=rollout_config(run),
             training_config=rl_cluster.RLTrainingConfig(
-                actor_optimizer=make_optimizer(settings.optimizer, settings.steps),
+                actor_optimizer=make_optimizer(settings.optimizer, updates),
                 eval_every_n_steps=settings.steps,
-                max_steps=settings.steps * settings.iterations,
+                max_steps=updates,
                 mini_batch_size=settings.prompts,
-                # Only where it is needed: gradients accumulate in the adapter's dtype.
+                # Only where it is needed: it hides the learning rate from Tunix's metrics.
                 train_micro_batch_size=(
                     None if settings.micro_prompts == settings.prompts else settings.micro_prompts
                 ),
@@ -162,7 +167,7 @@ def train_grpo(
         rl_cluster=cluster,
         algo_config=algorithm_config(settings),
         reward_fns=[reward_function(run.profile.rewards)],
-        metric_fns=[group_metrics],
+        metric_fns=[metric_function(run.profile.rewards)],
     )
     trainer = cluster.actor_trainer
     trainer.with_rl_metrics_to_log({"kl": np.mean, "pg_clipfrac": np.mean, "entropy": np.mean})

@@ -90,6 +90,9 @@ class StepLog:
         for step in sorted(self._open):
             self._write(step)
         self.file.close()
+        if len(self.history) < self.steps:
+            done = f"{len(self.history)} of {self.steps} steps"
+            print(f"{self.stage} stopped after {done}: its time is up")
 
     def logging_options(self, events: dict[str, tuple[str, int]]) -> Any:
         """Tunix's logging options with this log as the only backend.

@@ -75,7 +75,7 @@ def locate(model: StockModel, minutes: float) -> pathlib.Path:
                 f"{model.weights}/ (Orbax) and tokenizer.model"
                 + (
                     ": run the notebook from the repository's root, or remake the folder with "
-                    "scripts/make_tiny_gemma.py."
+                    "scripts/make_tiny_gemma.py. On Kaggle, choose the accelerator TPU v5e-8."
                     if model.folder
                     else f": is {model.handle} still laid out like that?"
                 )

@@ -90,7 +90,7 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
 # %% [markdown]
 # A completion is read **once**, into a small record; the rewards and the evaluation read the
 # record. The format is strict: each tag exactly once and in order, both parts non-empty,
-# nothing outside them but white space.
+# nothing outside them but white space, and none of Gemma's turn marks anywhere.
 
 # %%
 SHAPE = re.compile(
@@ -139,7 +139,10 @@ def parse(text: str) -> Completion:
     >>> parse("So: <reasoning>6*7=42</reasoning><answer>42</answer>").in_format
     False
     """
-    match = SHAPE.fullmatch(text) if all(text.count(tag) == 1 for tag in TAGS) else None
+    # Counted in lower case: a second tag in another spelling is a second tag.
+    once = all(text.lower().count(tag) == 1 for tag in TAGS)
+    clean = TURN_START not in text and TURN_END not in text
+    match = SHAPE.fullmatch(text) if once and clean else None
     if match is None:
         return Completion(text, in_format=False)
     reasoning, answer = match["reasoning"].strip(), match["answer"].strip()

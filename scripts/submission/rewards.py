@@ -161,8 +161,8 @@ combined.__doc__ = "The reward with its default weights and length band: a list 
 combined(
     prompts=["How many pears are 6 times 7?"] * 3,
     completions=[
-        "<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>",
-        "<reasoning>6 times 7 is 36.</reasoning><answer>36</answer>",
+        "<reasoning>6 baskets of 7 pears: 6 times 7 is 42.</reasoning><answer>42</answer>",
+        "<reasoning>6 baskets of 7 pears: 6 times 7 is 36.</reasoning><answer>36</answer>",
         "42",
     ],
     answer=["42"] * 3,

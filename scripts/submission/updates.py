@@ -78,8 +78,11 @@ def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Clipped AdamW on float32 master weights; its learning rate shows in the metrics."""
+def injected_adamw(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+    """Clipped AdamW whose learning rate is part of its state, so that the metrics show it.
+
+    Only the rate is injected, and in float32 whatever the dtype of the parameters.
+    """
 
     def clipped_adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         return optax.chain(
@@ -92,8 +95,13 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
             ),
         )
 
-    injected = optax.inject_hyperparams(clipped_adamw, hyperparam_dtype=jnp.float32)
-    return with_master_weights(injected(learning_rate=make_schedule(settings, steps)))
+    inject = optax.inject_hyperparams(clipped_adamw, hyperparam_dtype=jnp.float32)
+    return inject(learning_rate=make_schedule(settings, steps))
+
+
+def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+    """The optimizer of both stages: clipped AdamW on float32 master weights."""
+    return with_master_weights(injected_adamw(settings, steps))
 
 
 # %% [markdown]

@@ -1,0 +1,96 @@
+"""run.sh's other half: options, exit codes, and what a failed start leaves alone."""
+
+import json
+import os
+import time
+
+import nbformat
+import pytest
+import run_notebook
+
+SHOW = "import os; print({name: os.environ.get(name) for name in %r})"
+NAMES = ["PROFILE", "RECIPE", "MINUTES", "RUN_SEED", "RESUME"]
+SCORES = {
+    "n": 1,
+    "format": 1.0,
+    "accuracy": 1.0,
+    "accuracy_ci95": [0.2, 1.0],
+    "accuracy_lenient": 1.0,
+    "stopped": 1.0,
+    "mean_tokens": 3.0,
+}
+RESULTS = {
+    "profile": "tiny",
+    "model": "m",
+    "recipe": "r",
+    "seed": 0,
+    "wall_seconds": 60.0,
+    "evaluation": dict.fromkeys(("stock", "after_sft", "after_grpo"), SCORES),
+}
+TAKE_FOLDER = """
+import json, os, pathlib
+out = pathlib.Path(os.environ["OUT"])
+out.mkdir(exist_ok=True)
+(out / ".lock").touch()
+(out / "results.json").write_text(json.dumps(%r))
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a small notebook with the given options; returns the exit code."""
+
+    def start(*options, cells=(TAKE_FOLDER % RESULTS,)):
+        path = tmp_path / "small.ipynb"
+        made = [nbformat.v4.new_code_cell(source) for source in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+        monkeypatch.setattr(run_notebook, "NOTEBOOK", path)
+        arguments = ["run.sh", "--out", str(tmp_path / "out"), *options]
+        monkeypatch.setattr("sys.argv", arguments)
+        return run_notebook.main()
+
+    for name in (*NAMES, "OUT"):
+        monkeypatch.setenv(name, "")
+    return start
+
+
+def test_a_run_that_worked_leaves_its_notebook_and_exits_0(run, tmp_path, capsys):
+    assert run() == 0
+    assert (tmp_path / "out" / "submission.ipynb").exists()
+    assert "| after GRPO | 1 | 1.000 |" in capsys.readouterr().out
+
+
+def test_the_options_become_the_notebooks_variables(run, capsys):
+    options = ["--profile", "tiny", "--recipe", "worked_only", "--minutes", "7.5", "--seed", "3"]
+    assert run(*options, cells=(SHOW % NAMES, TAKE_FOLDER % RESULTS)) == 0
+    shown = "{'PROFILE': 'tiny', 'RECIPE': 'worked_only', 'MINUTES': '7.5', 'RUN_SEED': '3'"
+    assert shown in capsys.readouterr().out
+
+
+def test_an_error_is_shown_and_exits_1(run, capsys):
+    assert run(cells=("raise ValueError('the reason')",)) == 1
+    assert "ValueError: the reason" in capsys.readouterr().err
+
+
+def test_a_kernel_that_dies_exits_1(run, capsys):
+    assert run(cells=("import os; os._exit(3)",)) == 1
+    assert "kernel died" in capsys.readouterr().err
+
+
+def test_a_start_that_failed_leaves_an_older_run_alone(run, tmp_path):
+    assert run() == 0
+    before = (tmp_path / "out" / "submission.ipynb").read_text()
+    time.sleep(0.05)
+    assert run(cells=("raise RuntimeError('Another run is writing')",)) == 1
+    assert (tmp_path / "out" / "submission.ipynb").read_text() == before
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_resuming_a_finished_run_changes_nothing_and_exits_0(run, tmp_path, monkeypatch, how):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text(json.dumps(RESULTS))
+    if how == "variable":
+        monkeypatch.setenv("RESUME", "1")
+    options = ["--resume"] if how == "option" else []
+    assert run(*options, cells=("raise ValueError('must not run')",)) == 0
+    assert os.listdir(tmp_path / "out") == ["results.json"]
