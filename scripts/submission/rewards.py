@@ -10,9 +10,9 @@
 # | `right` | 0 or 1 | the checker says that the answer is right |
 # | `length` | 0 to 1 | a trace of ordinary length, and only if the answer is right |
 #
-# The format is a *gate*, not a bonus to collect: after the warm start nearly every
-# completion passes, and what is left to earn is being right. Length pays only with a right
-# answer, so that no style can make up for a wrong one.
+# The format is a *gate*: what does not pass it earns nothing at all, and passing it earns only
+# a tenth. After the warm start nearly every completion passes, and what is left to earn is being
+# right. Length pays only with a right answer, so that no style can make up for a wrong one.
 
 # %%
 import json

@@ -52,9 +52,9 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # show it the form, then let it find out for itself which reasoning leads to right answers.
 #
 # 1. *Warm start.* SFT on examples in the format, for as few steps as the format needs.
-# 2. *Reinforcement.* GRPO: for each prompt a group of completions, each scored by a strict
-#    format gate and a checker that knows the gold answer. Nothing else is paid for, except a
-#    little for a trace of ordinary length when the answer is right.
+# 2. *Reinforcement.* GRPO: for each prompt a group of completions. What is out of format earns
+#    nothing; what is in format a little; a right answer, found by an exact checker, nearly all;
+#    and the rest goes to a trace of ordinary length, if the answer is right.
 # 3. *Evaluation.* Greedy decoding of held-out rows with the judges' own sampler, before,
 #    between and after. Since stock Gemma fails a format it has never seen, its accuracy is
 #    reported leniently too, and a gain counts only against that.
