@@ -247,6 +247,8 @@ def save(home: pathlib.Path, model: gemma3.Gemma3, card: dict[str, object]) -> N
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(target, to_flax_layout(model))
     checkpointer.wait_until_finished()
+    # Orbax notes where it wrote; that place is nobody else's business.
+    (target / "commit_success.txt").write_text("Checkpoint commit was successful.\n")
     (home / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
