@@ -26,6 +26,15 @@ def test_older_outputs_are_moved_aside(tmp_path, capsys):
             assert expected in capsys.readouterr().out
 
 
+def test_files_that_no_run_left_stay_where_they_are(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    (tmp_path / "submission.ipynb").write_text("the product itself, when OUT is its folder")
+    checkpoints.open_run_folder(short_run(tmp_path)).release()
+    assert (tmp_path / "thesis.tex").exists()
+    assert (tmp_path / "submission.ipynb").exists()
+    assert not tmp_path.with_name(f"{tmp_path.name}.1").exists()
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"

@@ -58,7 +58,7 @@ class RunFolder:
 
 
 def open_run_folder(run: Run) -> RunFolder:
-    """The locked, empty folder of a run. Older outputs are moved aside, never overwritten.
+    """The locked folder of a run. Older outputs are moved aside, never overwritten.
 
     Raises:
       RuntimeError: another run holds it, or there is nothing left to resume.
@@ -71,8 +71,11 @@ def open_run_folder(run: Run) -> RunFolder:
             f"The run in {folder.path} is finished: there is nothing to resume. Unset RESUME to "
             "start another one."
         )
-    kept = [entry for entry in folder.path.iterdir() if entry.name != ".lock"]
+    # Only what a run leaves is moved: the folder may hold files of somebody else's.
+    ours = [folder.checkpoints, folder.metrics, folder.results, folder.plots]
+    kept = [entry for entry in ours if entry.exists()]
     if kept:
+        kept += [entry for entry in [folder.path / "submission.ipynb"] if entry.exists()]
         number = 1
         while (aside := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
             number += 1
