@@ -9,8 +9,8 @@ from conftest import short_run
 from submission import budget, checkpoints, data, sft
 
 
-def train(policy, tokenizer, examples, mesh, out, **changes):
-    run = short_run(out, **changes)
+def train(policy, tokenizer, examples, mesh, out, minutes=10):
+    run = short_run(out)
     folder = checkpoints.open_run_folder(run)
     try:
         return sft.train_sft(
@@ -21,7 +21,7 @@ def train(policy, tokenizer, examples, mesh, out, **changes):
             mesh,
             folder.checkpoints,
             folder.metrics,
-            budget.Deadline.after(10),
+            budget.Deadline.after(minutes),
         )
     finally:
         folder.release()
@@ -76,19 +76,7 @@ def test_the_same_seed_gives_the_same_adapter(make_policy, tokenizer, examples, 
 def test_a_deadline_ends_the_stage_by_ending_its_iterator(
     make_policy, tokenizer, examples, mesh, tmp_path
 ):
-    policy = make_policy()
-    run = short_run(tmp_path / "run")
-    folder = checkpoints.open_run_folder(run)
-    report = sft.train_sft(
-        policy,
-        tokenizer,
-        examples["sft"],
-        run,
-        mesh,
-        folder.checkpoints,
-        folder.metrics,
-        budget.Deadline.after(0),
-    )
-    folder.release()
+    report = train(make_policy(), tokenizer, examples, mesh, tmp_path / "run", minutes=0)
     assert report["steps"] == 1  # Tunix fetches the first batch before it starts
-    assert checkpoints.checkpoint_steps(folder.checkpoints / "sft") == [1]
+    saved = tmp_path / "run" / "checkpoints" / "sft"
+    assert checkpoints.checkpoint_steps(saved) == [1]
