@@ -9,8 +9,8 @@ Every problem can be written down at three levels of detail:
 - ``short``: one equation or remark per step ("17+25=42.").
 - ``steps``: digit by digit ("17+25: 7+5=12, 1+2+1=4, so 42.").
 
-Which split a problem belongs to is decided by a hash of what is asked (``split_of``), not
-by chance, so that no two splits can ever share a question.
+Which split a problem belongs to is decided by a hash of what has to be worked out
+(``split_of``), whatever its wording, so that no two splits can ever share a calculation.
 
     python scripts/tasks.py            # writes data/train.jsonl and data/held_out.jsonl
 """
@@ -109,7 +109,7 @@ POSITIONS = ("first", "second", "third", "fourth")
 class Problem:
     """One generated problem with its answer and its working at each level of detail."""
 
-    kind: str
+    keys: tuple[str, ...]  # what has to be worked out, in no wording
     question: str
     answer: str
     traces: dict[str, str]
@@ -119,9 +119,13 @@ class Problem:
     choices: tuple[str, ...] = ()
 
 
-def split_of(question: str) -> str:
-    """The split a question belongs to, by a hash of its text in lower case."""
-    digest = hashlib.sha256(" ".join(question.lower().split()).encode()).digest()
+def split_of(key: str) -> str:
+    """The split that a calculation belongs to, in whatever words it is asked for.
+
+    >>> split_of("17 + 25") == split_of(expression([17, 25]))
+    True
+    """
+    digest = hashlib.sha256(key.encode()).digest()
     point = int.from_bytes(digest[:4], "big") % 100
     for name, share in SPLITS.items():
         if point < share:
@@ -216,7 +220,7 @@ def make_sum(rng: random.Random) -> Problem:
     chain = draw_chain(rng, terms, largest)
     ask = rng.choice(("What is {}?", "Work out {}."))
     return Problem(
-        "sum",
+        (expression(chain),),
         ask.format(expression(chain)),
         str(sum(chain)),
         both(lambda style: work_out(chain, style), str(sum(chain))),
@@ -236,7 +240,7 @@ def make_story(rng: random.Random) -> Problem:
         verbs = ("buys {}", "finds {} more") if number > 0 else ("loses {}", "gives away {}")
         text += f" {name} {rng.choice(verbs).format(abs(number))}."
     return Problem(
-        "story",
+        (expression(chain),),
         f"{text} How many {item} now?",
         str(sum(chain)),
         both(lambda style: work_out(chain, style), str(sum(chain))),
@@ -259,7 +263,7 @@ def make_larger(rng: random.Random) -> Problem:
         return f"{sums} {answer} is larger."
 
     return Problem(
-        "larger",
+        (expression(left), expression(right)),
         f"Which is larger, {expression(left)} or {expression(right)}?",
         str(answer),
         both(work, str(answer)),
@@ -285,7 +289,7 @@ def make_yes_no(rng: random.Random) -> Problem:
 
     answer = "yes" if truth else "no"
     return Problem(
-        "yes_no",
+        (expression(chain),),
         f"Is {expression(chain)} {word} than {other}?",
         answer,
         both(work, answer),
@@ -314,12 +318,12 @@ def make_choice(rng: random.Random) -> Problem:
         return f"{work_out(chain, style)} {', '.join(tried)}."
 
     return Problem(
-        "choice",
+        (expression(chain),),
         f"What is {expression(chain)}? {listing}",
         letter,
         both(work, letter),
         "choice",
-        "science",
+        "math",
         chain_difficulty(2, largest),
         tuple(str(value) for value in values),
     )
@@ -343,7 +347,7 @@ def make_order(rng: random.Random) -> Problem:
         return f"{' '.join(parts)} {left[0]}."
 
     return Problem(
-        "order",
+        (f"order {answer}",),
         f"Sort from small to large: {' '.join(map(str, numbers))}",
         answer,
         both(work, answer),
@@ -379,7 +383,8 @@ def make_words(rng: random.Random) -> Problem:
             return f"{', '.join(numbered[: place + 1])}."
 
         difficulty = 0.2
-    return Problem("words", question, answer, both(work, answer), "text", "other", difficulty)
+    key = " ".join(sorted(words))
+    return Problem((key,), question, answer, both(work, answer), "text", "other", difficulty)
 
 
 KINDS: dict[str, tuple[Callable[[random.Random], Problem], float]] = {
@@ -400,9 +405,11 @@ def problems(seed: int, split: str, *, distinct: bool = True) -> Iterator[Proble
     shares = [share for _, share in KINDS.values()]
     seen = set()
     while True:
-        problem = rng.choices(makers, shares)[0](rng)
-        if split_of(problem.question) != split or problem.question in seen:
-            continue
+        make = rng.choices(makers, shares)[0]
+        problem = make(rng)
+        # The kind stays: one with two calculations is in a split less often.
+        while {split_of(key) for key in problem.keys} != {split} or problem.question in seen:
+            problem = make(rng)
         if distinct:
             seen.add(problem.question)
         yield problem

@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 
 absl.logging.set_verbosity(absl.logging.ERROR)
 
-from submission import config, data, model  # noqa: E402
+from submission import config, model, prepared  # noqa: E402
 
 
 def short_run(out, **changes):
@@ -69,21 +69,7 @@ def make_policy(tiny_folder, mesh):
 
 
 @pytest.fixture(scope="session")
-def examples(tokenizer):
-    """Rows of each kind: for SFT, GRPO and held out."""
-
-    def load(sources, needs_trace):
-        return data.load_examples(
-            sources,
-            tokenizer,
-            config.TINY.lengths,
-            needs_trace=needs_trace,
-            minimum_kept=0.9,
-            at_most=600,
-        )
-
-    return {
-        "sft": load(config.TINY.sft_sources["warm_start_grpo"], True),
-        "grpo": load(config.TINY.grpo_sources, False),
-        "held_out": load((config.TINY.evaluation.source,), False),
-    }
+def rows(tokenizer):
+    """The rows of a run, by stage, as the notebook reads them."""
+    run = config.read_run({"PROFILE": "tiny"}, "cpu")
+    return prepared.rows_of_run(run, tokenizer)

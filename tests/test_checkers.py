@@ -1,13 +1,30 @@
+import concurrent.futures
 import doctest
+import subprocess
+import sys
+import time
 
 import pytest
 
-from submission import budget, checkers, config, data, evaluate, prompts, rewards
+from submission import (
+    answer_text,
+    budget,
+    checkers,
+    config,
+    data,
+    evaluate,
+    math_answers,
+    number_answers,
+    number_forms,
+    prompts,
+    rewards,
+)
 from submission.prompts import Example
+from submission.sandbox import SandboxError, Worker
 
 
-def gives(gold, answer, kind, choices=()):
-    return checkers.check(Example("", gold, kind, choices=choices), answer)
+def gives(gold, answer, kind, choices=(), question=""):
+    return checkers.check(Example(question, gold, kind, choices=choices), answer)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +64,25 @@ def gives(gold, answer, kind, choices=()):
         ("0.5", "1/2"),
         ("1200", "1.2e3"),
         ("1,234", "1234"),
+        ("42", "forty-two"),
+        ("42", "#### 42"),
+        ("42", "42 (6 × 7)"),
+        ("42", "42, because 6 * 7 = 42."),
+        ("42", "17 + 25 = 42"),
+        ("42", "42 o'clock"),
+        ("42", "42 kg·m/s^2"),
+        ("42", r"42\,\mathrm{m}"),
+        ("1.5", "6/4"),
+        ("1.5", r"1\frac{1}{2}"),
+        ("1.5", "one and a half"),
+        ("1234.5", "1.234,50"),
+        ("100000", "1,00,000"),
+        ("1000000", "10⁶"),
+        ("1000000", "10**6"),
+        ("1000000", "a million"),
+        ("1/3", r"0.\overline{3}"),
+        ("1/3", "1/3 ≈ 0.33"),
+        ("0.5", "1/2, or 0.5"),
     ],
 )
 def test_right_numbers(gold, answer):
@@ -68,7 +104,6 @@ def test_right_numbers(gold, answer):
         ("42", "42-42"),
         ("42", "42/0"),
         ("42", "84/2"),
-        ("1.5", "6/4"),
         ("42", "42 million"),
         ("42", "42k"),
         ("42", "42M"),
@@ -87,7 +122,23 @@ def test_right_numbers(gold, answer):
         ("1234", "12,34"),
         ("0", "."),
         ("0", ""),
-        ("42", "forty-two"),
+        ("42", "forty-three"),
+        ("42", "42 (forty-three)"),
+        ("42", "17 + 25"),
+        ("42", "17 + 25 = 43"),
+        ("42", "42, because 6 * 7 = 43"),
+        ("42", "42 pears and 3 apples"),
+        ("42", "42..."),
+        ("42", "42?"),
+        ("42", "42 ± 1"),
+        ("42", "> 42"),
+        ("42", "42π"),
+        ("42", "12:42"),
+        ("42", "half of it is 42"),
+        ("42", "-x = 42"),
+        ("1/3", "0.333"),
+        ("20", "20%"),
+        ("3.5", "3,5"),
         ("42", "42" * 300),
     ],
 )
@@ -194,14 +245,29 @@ def test_right_negative_booleans(answer):
 
 
 @pytest.mark.parametrize("kind", ["number", "choice", "boolean", "text"])
-def test_no_answer_takes_long_to_check(kind):
-    import time
-
-    nasty = ("1 " + "a" * 397 + "!", "(" * 400, "1,000" * 80, "=" * 400, "yes," * 100, "*" * 399)
-    start = time.perf_counter()
-    for answer in nasty:
+@pytest.mark.parametrize("length", [checkers.LONGEST_ANSWER, 100_000])
+def test_no_answer_takes_long_to_check(kind, length):
+    nasty = (
+        "a",
+        "(",
+        "1,000",
+        "=",
+        "yes,",
+        "*",
+        "1=",
+        "=1",
+        "x=",
+        "\\frac{",
+        "1 is ",
+        "$",
+        "ﷺ",
+        "½",
+    )
+    for piece in nasty:
+        answer = ("1" + piece * length)[: length - 1] + "2"
+        start = time.perf_counter()
         gives("B" if kind == "choice" else "1", answer, kind, THREE)
-    assert time.perf_counter() - start < 0.05
+        assert time.perf_counter() - start < 0.2, piece
 
 
 def test_right_and_wrong_text():
@@ -220,14 +286,154 @@ def test_right_and_wrong_text():
         ("", "choice", ()),
         ("perhaps", "boolean", ()),
         (" ", "text", ()),
+        ("12:30", "number", ()),
+        ("40 or 42", "number", ()),
+        (r"\text{Ann}", "number", ()),
+        ("9^{9^{9^{9}}}", "number", ()),
+        ("a" * 401, "text", ()),
     ],
 )
 def test_a_gold_that_cannot_be_read_cannot_be_checked(gold, kind, choices):
     assert gives(gold, "anything", kind, choices) is None
 
 
-@pytest.mark.parametrize("chapter", [budget, checkers, config, data, evaluate, prompts, rewards])
+def test_another_name_of_the_gold_text_is_right_too():
+    names = ("USA", "U.S.")
+    assert gives("United States", "the US", "text", names) is True
+    assert gives("United States", "USA (United States)", "text", names) is True
+    assert gives("United States", "USA or Canada", "text", names) is False
+
+
+def test_a_letter_that_is_also_the_text_of_a_choice_is_that_text():
+    vitamins = ("C", "A", "B")
+    assert gives("A", "C", "choice", vitamins) is True
+    assert gives("A", "A", "choice", vitamins) is False
+
+
+def test_a_choice_of_choices_is_right_by_its_own_text_only():
+    colours = ("red", "green", "blue", "Both A and B")
+    assert gives("D", "Both A and B", "choice", colours) is True
+    assert gives("D", "A and B", "choice", colours) is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "question"),
+    [
+        ("42", "17+25", "What is 17+25?"),
+        ("1000", "10^3", "What is 10^3?"),
+        ("1.5", r"\frac{6}{4}", "What is 6/4?"),
+        ("x^2+2x+1", "(x+1)^2", "Expand $(x + 1)^2$."),
+    ],
+)
+def test_repeating_the_question_is_wrong(gold, answer, question):
+    assert gives(gold, answer, "number", question=question) is False
+    assert gives(gold, gold, "number", question=question) is True
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        (r"\frac{\sqrt{3}}{2}", "√3/2", True),
+        (r"\frac{\sqrt{3}}{2}", r"$\frac{3}{2\sqrt{3}}$", True),
+        (r"\frac{\sqrt{3}}{2}", "0.866025403784", False),
+        (r"\frac{\sqrt{3}}{2}", r"\frac{\sqrt{3}}{2} or 1", False),
+        ("2\\pi", "The circumference is 2π cm.", True),
+        ("2\\pi", "3\\pi = 2\\pi", False),
+        ("x^2+1", "f(x) = 1 + x²", True),
+        ("x^2+1", "x", False),
+        ("x^2+1", "x =", False),
+        ("[0,1)", "x \\in [0, 1)", True),
+        ("[0,1)", "(0,1)", False),
+        ("(1,2)", "(2,1)", False),
+        ("-2, 1", "1, -2", True),
+        ("-2, 1", "-2", False),
+    ],
+)
+def test_formulas(gold, answer, right):
+    assert gives(gold, answer, "number") is right
+
+
+def test_a_plain_gold_is_never_given_to_math_verify(monkeypatch):
+    monkeypatch.setattr(math_answers, "math_worker", None)
+    for answer in (r"\sqrt{1764}", "17+25", "6 \\cdot 7", "42"):
+        assert gives("42", answer, "number") is (answer == "42")
+
+
+def test_an_endless_formula_is_wrong_and_the_next_one_is_still_checked():
+    start = time.monotonic()
+    assert gives("2\\pi", "9^{9^{9^{9}}} + 1", "number") is False
+    assert time.monotonic() - start < math_answers.MATH_SECONDS + 1
+    assert gives("2\\pi", "\\pi + \\pi", "number") is True
+
+
+def test_formulas_are_checked_off_the_main_thread():
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [f"{n}\\pi/{n}" for n in range(2, 10)]
+        assert all(pool.map(lambda answer: gives("\\pi", answer, "number"), answers))
+
+
+def test_a_child_that_cannot_be_started_is_no_wrong_answer(monkeypatch):
+    broken = Worker("import a_module_that_is_not_there")
+    monkeypatch.setattr(math_answers, "math_worker", lambda: broken)
+    math_answers.ask_math.cache_clear()
+    with pytest.raises(SandboxError):
+        gives("3\\pi", "π + 2π", "number")
+
+
+def test_a_formula_that_kills_the_child_is_wrong(monkeypatch):
+    fragile = Worker(
+        "import os\ndef answer(request):\n    return 'x' not in request[-1] or os._exit(1)"
+    )
+    monkeypatch.setattr(math_answers, "math_worker", lambda: fragile)
+    math_answers.ask_math.cache_clear()
+    assert gives("5\\pi", "5x", "number") is False
+    assert gives("5\\pi", "\\pi + 4\\pi", "number") is True
+    math_answers.ask_math.cache_clear()
+    fragile.close()
+
+
+def test_importing_the_checkers_starts_nothing():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from submission import checkers, math_answers\n"
+        "assert 'sympy' not in sys.modules\n"
+        "assert not math_answers.math_worker.cache_info().currsize"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_code_is_checked_without_a_gold_program_and_at_any_usual_length():
+    row = Example("", "", "code", tests=("assert double(2) == 4", "assert double(5) == 10"))
+    comments = "# doubling is adding a number to itself\n" * 20
+    assert checkers.check(row, f"{comments}def double(x):\n    return x + x") is True
+    assert checkers.check(row, "def double(x):\n    return 4") is False
+    assert checkers.check(Example("", "", "code"), "def double(x): return 4") is None
+
+
+CHAPTERS = [
+    *(answer_text, budget, checkers, config, data, evaluate),
+    *(math_answers, number_answers, number_forms, prompts, rewards),
+]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_examples_in_the_prose_hold(chapter):
     result = doctest.testmod(chapter)
     assert result.attempted
     assert not result.failed
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "said"),
+    [
+        ("Is 91 a prime number?", "No, it is a prime number.", None),
+        ("Is 91 a prime number?", "No, it is composite.", False),
+        ("Is 91 a prime number?", "Yes, it is not a prime number.", None),
+        ("Is 12 + 5 more than 20?", "No, 20 is more than 17.", False),
+        ("Is 12 + 5 more than 20?", "No, 12 + 5 is more than 20.", None),
+        ("Is a whale a mammal?", "Yes, hardly.", None),
+        ("Is a whale a mammal?", "Yes, a whale is no fish.", True),
+    ],
+)
+def test_an_explanation_may_not_say_the_contrary(question, answer, said):
+    assert checkers.parse_boolean(answer, question) is said

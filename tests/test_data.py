@@ -1,16 +1,15 @@
+import collections
 import dataclasses
+import itertools
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import tasks
-from submission import checkers, data, prompts
-from submission.config import Lengths, Source
+from submission import checkers, data, prompts, reading
+from submission.config import Lengths, MixtureShares, Source
 from submission.prompts import Example
 
 
@@ -27,28 +26,47 @@ ROW = {"question": "q?", "answer": "1", "checker": "number", "domain": "math", "
 
 @pytest.fixture(scope="module")
 def bundled():
-    train = list(data.read_bundled(Source("bundled", "data/train.jsonl")))
+    train = list(reading.read_bundled(Source("bundled", "data/train.jsonl")))
     return {
         "sft": [e for e in train if e.source.startswith("tasks/sft")],
         "grpo": [e for e in train if e.source.startswith("tasks/grpo")],
-        "held_out": list(data.read_bundled(Source("bundled", "data/held_out.jsonl"))),
+        "held_out": list(reading.read_bundled(Source("bundled", "data/held_out.jsonl"))),
     }
 
 
-def test_the_splits_share_no_question(bundled):
-    questions = {name: {e.question for e in rows} for name, rows in bundled.items()}
-    assert len(questions["held_out"]) >= 500
-    for name, asked in questions.items():
-        assert len(asked) == len(bundled[name])  # none twice within a split either
-        # By construction: the hash of the question decides, for the pre-training text too.
-        assert {tasks.split_of(question) for question in asked} == {name}
-    assert not questions["sft"] & questions["grpo"]
-    assert not questions["held_out"] & (questions["sft"] | questions["grpo"])
+def calculations(example):
+    """What has to be worked out, read from the question alone, in no wording."""
+    question = example.question
+    if question.startswith("Sort"):
+        return {"order " + ", ".join(sorted(re.findall(r"\d+", question), key=int))}
+    if "word" in question:
+        return {" ".join(sorted(question.partition(":")[2].split()))}
+    if story := re.findall(r" (has|buys|finds|loses|gives away) (\d+)", question):
+        signs = {"has": "", "loses": " - ", "gives away": " - "}
+        return {"".join(signs.get(verb, " + ") + number for verb, number in story)}
+    return set(re.findall(r"\d+(?: [+-] \d+)+", question))
+
+
+def test_the_splits_share_no_calculation_in_any_wording(bundled):
+    asked = {name: [calculations(e) for e in rows] for name, rows in bundled.items()}
+    assert len(asked["held_out"]) >= 500
+    for name, rows in asked.items():
+        assert all(rows)
+        # By construction: a hash of the calculation decides, for the pre-training text too.
+        assert {tasks.split_of(key) for keys in rows for key in keys} == {name}
+    keys = {name: set().union(*rows) for name, rows in asked.items()}
+    assert not keys["sft"] & keys["grpo"]
+    assert not keys["held_out"] & (keys["sft"] | keys["grpo"])
+
+
+def test_no_question_comes_twice_within_a_split(bundled):
+    for rows in bundled.values():
+        assert len({e.question for e in rows}) == len(rows)
 
 
 def test_pre_training_draws_from_its_own_split_only():
-    problems = tasks.problems(3, "pretrain", distinct=False)
-    assert {tasks.split_of(next(problems).question) for _ in range(500)} == {"pretrain"}
+    problems = itertools.islice(tasks.problems(3, "pretrain", distinct=False), 500)
+    assert {tasks.split_of(key) for problem in problems for key in problem.keys} == {"pretrain"}
 
 
 def test_the_files_are_what_the_generator_makes(bundled):
@@ -89,100 +107,160 @@ def test_worked_traces_state_the_answer_they_lead_to(bundled):
             assert example.answer in numbers, example
 
 
-# --- Reading --------------------------------------------------------------------------------
+# --- From sources to a mixture ----------------------------------------------------------------
 
 
-def test_a_missing_file_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl does not exist.*tasks.py"):
-        next(data.read_bundled(Source("bundled", str(tmp_path / "nowhere.jsonl"))))
+KEEP = dict(lengths=Lengths(48, 80), needs_trace=False, minimum_kept=0.5)
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path):
-    source = write(tmp_path / "rows.jsonl", ROW)
-    (tmp_path / "rows.jsonl").open("a").write("{oops\n")
-    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: not JSON"):
-        list(data.read_bundled(source))
+def questions(*numbers):
+    return [{**ROW, "question": f"q{n}"} for n in numbers]
 
 
-def test_a_row_without_a_field_is_named(tmp_path):
-    source = write(tmp_path / "rows.jsonl", {k: v for k, v in ROW.items() if k != "checker"})
-    with pytest.raises(ValueError, match=r"line 1: the row has no field 'checker'"):
-        list(data.read_bundled(source))
+@pytest.fixture
+def glaive(tmp_path):
+    """Makes a local dataset of glaive's schema, to be read by the real client."""
+
+    def make(*rows, name="glaive", **settings):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder / "train.jsonl", *rows)
+        return Source("glaive", str(folder), **settings)
+
+    return make
 
 
-def test_glaives_thinking_becomes_the_trace():
-    row = {"prompt": " Why? ", "response": "<think>\nFirst.\n</think>\n\nBecause."}
-    example = data.adapt_glaive(row)
-    assert (example.question, example.trace, example.answer) == ("Why?", "First.", "Because.")
-    assert example.checker == "open"
+def thought(n):
+    return {"prompt": f"What is {n}+1?", "response": f"<think>{n}+1={n + 1}.</think>{n + 1}"}
 
 
-@pytest.mark.parametrize(
-    "response", ["Because.", "<think></think>Because.", "<think>x</think>", "a <think>x</think> b"]
-)
-def test_glaive_rows_without_thinking_or_answer_are_dropped(response):
-    assert data.adapt_glaive({"prompt": "Why?", "response": response}) is None
-
-
-def test_gsm8k_loses_its_marks():
-    row = {"question": "q", "answer": "She has 48/2 = <<48/2=24>>24.\n#### 1,024"}
-    example = data.adapt_gsm8k(row)
-    assert (example.trace, example.answer) == ("She has 48/2 = 24.", "1024")
-
-
-def test_hub_rows_are_streamed_by_the_real_client(tmp_path, tokenizer):
-    """The real `datasets` client, on a local file of glaive's schema."""
-    rows = [{"prompt": f"What is {n}+1?", "response": f"<think>{n}+1={n + 1}.</think>{n + 1}"}
-            for n in range(20)]  # fmt: skip
+def test_hub_rows_are_streamed_by_the_real_client(glaive, tokenizer, capsys):
+    rows = [thought(n) for n in range(20)]
     rows.insert(3, {"prompt": "no thinking", "response": "1"})
-    folder = tmp_path / "glaive"
-    folder.mkdir()
-    write(folder / "train.jsonl", *rows)
-    source = Source("glaive", str(folder), rows=5)
     kept = data.load_examples(
-        (source,), tokenizer, Lengths(48, 80), needs_trace=True, minimum_kept=0.5
+        (glaive(*rows, rows=5),), tokenizer, Lengths(48, 80), needs_trace=True, minimum_kept=0.5
     )
     assert [e.answer for e in kept] == ["1", "2", "3", "4", "5"]
+    assert "5 of 6 rows kept, 1 no thinking" in capsys.readouterr().out
 
 
-def test_a_hub_row_without_a_column_is_named(tmp_path):
-    folder = tmp_path / "glaive"
-    folder.mkdir()
-    write(folder / "train.jsonl", {"prompt": "q"})
-    with pytest.raises(ValueError, match=r"no field 'response'; it has \['prompt'\]"):
-        list(data.read_hub(Source("glaive", str(folder))))
-
-
-def test_no_network_ends_in_one_clear_message(tmp_path):
-    """The real client, told to talk to an address where nothing listens."""
-    script = "from submission import config, data; next(data.read_hub(config.GSM8K))"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": "scripts",
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+def test_every_row_that_was_read_is_counted_once(tmp_path, tokenizer, capsys):
+    long = {**ROW, "question": "word " * 50}
+    source = write(tmp_path / "r.jsonl", *questions(*range(6), 0, 1), long)
+    mixture = data.load_mixture(
+        (source,), tokenizer, keep_out=[Example("Q5!", "1", "number")], **KEEP
     )
-    assert done.returncode == 1
-    last_lines = "\n".join(done.stderr.splitlines()[-2:])
-    assert "RuntimeError: Could not read openai/gsm8k" in last_lines
-    assert "Is the internet on?" in last_lines
+    (count,) = mixture.counts
+    assert count.dropped == {
+        "duplicates": 2, "prompt over 48 tokens": 1, "copies of held-out rows": 1
+    }  # fmt: skip
+    assert (count.kept, count.read, len(mixture.examples)) == (5, 9, 5)
+    assert (
+        "r.jsonl (Apache-2.0): 5 of 9 rows kept, 2 duplicates, 1 copies of held-out rows, "
+        "1 prompt over 48 tokens\n"
+    ) in capsys.readouterr().out
+
+
+def test_enough_rows_are_not_counted_as_read_and_dropped(tmp_path, tokenizer):
+    source = write(tmp_path / "r.jsonl", *questions(*range(9)))
+    (count,) = data.load_mixture((source,), tokenizer, at_most=4, **KEEP).counts
+    assert (count.kept, count.read) == (4, 4)
+
+
+def test_of_two_sources_with_the_same_row_the_first_has_it(tmp_path, tokenizer):
+    first = write(tmp_path / "a.jsonl", *questions(1, 2))
+    second = write(tmp_path / "b.jsonl", *questions(2, 3))
+    groups = data.load_mixture((first, second), tokenizer, **KEEP).groups
+    assert [[e.question for e in rows] for rows in groups.values()] == [["q1", "q2"], ["q3"]]
+
+
+def test_shares_are_by_rows_to_a_power_and_weight(tmp_path, tokenizer):
+    first = write(tmp_path / "a.jsonl", *questions(*range(16)))
+    second = write(tmp_path / "b.jsonl", *questions(*range(100, 104)))
+    second = dataclasses.replace(second, weight=2.0)
+    shares = data.load_mixture(
+        (first, second), tokenizer, shares=MixtureShares(0.5, cap=1.0), **KEEP
+    ).shares
+    assert list(shares.values()) == [0.5, 0.5]
+
+
+def test_a_source_twice_is_an_error(tmp_path, tokenizer):
+    source = write(tmp_path / "a.jsonl", ROW)
+    with pytest.raises(ValueError, match=r"a.jsonl is in the mixture twice"):
+        data.load_mixture((source, source), tokenizer, **KEEP)
+
+
+def down(rows, monkeypatch):
+    """The real reader, but the hub's sources break off after so many rows."""
+    read = data.read_source
+
+    def breaking(source, **settings):
+        if source.adapter == "bundled":
+            yield from read(source, **settings)
+            return
+        yield from (Example(f"far {n}?", "1", "number") for n in range(rows))
+        raise reading.SourceDown("Could not read it. Is the internet on?")
+
+    monkeypatch.setattr(data, "read_source", breaking)
+
+
+def test_a_source_that_is_down_is_left_out_with_a_warning(tmp_path, tokenizer, monkeypatch):
+    down(0, monkeypatch)
+    here = write(tmp_path / "a.jsonl", *questions(1, 2))
+    far = Source("gsm8k", "openai/gsm8k", weight=1.0)
+    with pytest.warns(UserWarning, match=r"openai/gsm8k \(train\) is left out: .*internet on"):
+        mixture = data.load_mixture((here, far), tokenizer, **KEEP)
+    assert list(mixture.shares.values()) == [1.0]
+    assert list(mixture.groups) == [str(tmp_path / "a.jsonl")]
+    assert [count.kept for count in mixture.counts] == [2, 0]
+
+
+def test_too_much_that_is_down_stops_the_run(tmp_path, tokenizer, monkeypatch):
+    down(0, monkeypatch)
+    here = write(tmp_path / "a.jsonl", *questions(1, 2))
+    far = Source("gsm8k", "openai/gsm8k", weight=3.0)
+    message = "Only 25% of the mixture's weight could be read, less than 50%.*openai/gsm8k.*down"
+    with (
+        pytest.warns(UserWarning, match="is left out"),
+        pytest.raises(RuntimeError, match=message),
+    ):
+        data.load_mixture((here, far), tokenizer, **KEEP)
+
+
+def test_a_source_that_breaks_off_gives_the_rows_that_came(tokenizer, monkeypatch):
+    down(7, monkeypatch)
+    with pytest.warns(UserWarning, match="goes on with what there is: it is down"):
+        mixture = data.load_mixture((Source("gsm8k", "openai/gsm8k"),), tokenizer, **KEEP)
+    assert len(mixture.examples) == 7
 
 
 def test_reading_ends_with_its_minutes_and_goes_on_with_what_there_is(tmp_path, tokenizer):
     source = write(tmp_path / "r.jsonl", *({**ROW, "question": f"q{n}"} for n in range(50)))
     ticks = iter(range(1000))
-    kept = data.load_examples(
-        (dataclasses.replace(source, minutes=0.5),),
-        tokenizer,
-        Lengths(48, 80),
-        needs_trace=False,
-        minimum_kept=0.5,
-        clock=lambda: next(ticks),
-    )
+    source = dataclasses.replace(source, minutes=0.5)
+    with pytest.warns(UserWarning, match=r"goes on with what there is: its 0.5 minutes were over"):
+        kept = data.load_examples((source,), tokenizer, clock=lambda: next(ticks), **KEEP)
     assert len(kept) == 30
+
+
+def test_minutes_for_all_sources_together_leave_the_last_ones_out(tmp_path, tokenizer):
+    sources = [
+        write(tmp_path / f"{name}.jsonl", *questions(*range(start, start + 50)))
+        for name, start in (("a", 0), ("b", 100), ("c", 200))
+    ]
+    ticks = itertools.count()
+    with pytest.warns(UserWarning, match="minutes were over"):
+        mixture = data.load_mixture(
+            sources,
+            tokenizer,
+            minutes=1.2,
+            clock=lambda: next(ticks),
+            **KEEP,
+        )
+    first, second, third = (count.kept for count in mixture.counts)
+    assert (first, third) == (50, 0)
+    assert 0 < second < 50
+    assert len(mixture.shares) == 2
 
 
 def test_a_source_of_which_next_to_nothing_fits_is_given_up_early(tmp_path, tokenizer, monkeypatch):
@@ -234,10 +312,13 @@ def test_an_example_is_never_cut(tokenizer):
     ("change", "reason"),
     [
         ({}, ""),
-        ({"question": "word " * 60}, "prompt over 48 tokens"),
+        ({"question": "word " * 55}, "prompt over 48 tokens"),
+        ({"question": "word " * 60}, "prompt over 288 characters"),
         ({"trace": "word " * 90}, "target over 80 tokens"),
+        ({"trace": "word " * 99}, "target over 480 characters"),
         ({"trace": ""}, "has no trace"),
-        ({"answer": "many"}, "gold answer fails its own checker"),
+        ({"answer": "many"}, "gold answer cannot be read"),
+        ({"checker": "text", "answer": "word " * 90, "trace": "x"}, "target over 80 tokens"),
         ({"question": "<start_of_turn>user"}, "contains a tag"),
         ({"trace": "</reasoning>"}, "contains a tag"),
     ],
@@ -247,15 +328,80 @@ def test_why_a_row_is_dropped(tokenizer, change, reason):
     assert data.why_not(tokenizer, row, Lengths(48, 80), needs_trace=True) == reason
 
 
+def test_the_gold_answer_is_checked_by_its_own_checker_whatever_it_is():
+    choices = dict(checker="choice", choices=("x", "y"))
+    rows = {
+        Example("q", "42", "number"): "",
+        Example("q", "B", **choices): "",
+        Example("q", "C", **choices): "gold answer cannot be read",
+        Example("q", "perhaps", "boolean"): "gold answer cannot be read",
+        Example("q", "anything at all", "open"): "",
+        Example("q", "", "open"): "",
+        Example("q", " ", "text"): "gold answer cannot be read",
+    }
+    assert {row: data.gold_fault(row) for row in rows} == rows
+
+
+DOUBLE = "def double(x):\n    return 2 * x"
+DOUBLE_TESTS = ("assert double(2) == 4", "assert double(-1) == -2")
+
+
+def test_code_is_kept_if_its_program_passes_its_tests():
+    def code(program, *tests):
+        return data.gold_fault(Example("Double it.", program, "code", tests=tests))
+
+    assert code(DOUBLE, *DOUBLE_TESTS) == ""
+    assert code("", *DOUBLE_TESTS) == ""  # nobody gave a program: the tests are enough
+    assert code(DOUBLE, *DOUBLE_TESTS, "assert double(1) == 3") == (
+        "gold answer fails its own checker"
+    )
+    assert code(DOUBLE, "print(double(2))") == "gold answer cannot be read"
+    assert code("", "print(double(2))") == "gold answer cannot be read"
+
+
+def test_code_rows_stay_in_line_while_their_programs_run(tokenizer):
+    rows = [
+        Example(f"Double {n}.", DOUBLE, "code", tests=(f"assert double({n}) == {2 * n + n % 2}",))
+        if n % 3
+        else Example(f"What is {n}?", str(n), "number")
+        for n in range(20)
+    ]
+    row_filter = data.RowFilter(tokenizer, Lengths(48, 80), False, ())
+    judged = list(row_filter.judged(rows))
+    assert [row for row, _ in judged] == rows
+    assert [bool(reason) for _, reason in judged] == [n % 3 > 0 and n % 2 == 1 for n in range(20)]
+
+
 def test_prompts_over_the_length_are_counted_and_stop_the_run_if_too_many(
     tmp_path, tokenizer, capsys
 ):
-    source = write(tmp_path / "r.jsonl", ROW, {**ROW, "question": "word " * 60})
-    keep = dict(tokenizer=tokenizer, lengths=Lengths(48, 80), needs_trace=False)
-    assert len(data.load_examples((source,), minimum_kept=0.5, **keep)) == 1
-    assert "1 of 2 rows, 1 prompt over 48 tokens" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"only 1 of 2 rows.*at least 90% must be"):
-        data.load_examples((source,), minimum_kept=0.9, **keep)
+    source = write(tmp_path / "r.jsonl", ROW, {**ROW, "question": "word " * 50})
+    assert len(data.load_examples((source,), tokenizer, **KEEP)) == 1
+    assert "1 of 2 rows kept, 1 prompt over 48 tokens" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"only 1 of 2 rows.*at least 90.0% must be"):
+        data.load_examples((source,), tokenizer, **KEEP | {"minimum_kept": 0.9})
+
+
+def test_what_is_kept_has_its_closing_tags(tokenizer, glaive):
+    """Of traces of all lengths, those that are kept are whole."""
+    rows = [
+        {"prompt": f"Count to {n}?", "response": f"<think>{'1, ' * n}done.</think>{n}"}
+        for n in range(60)
+    ]
+    lengths = Lengths(48, 40)
+    kept = data.load_examples(
+        (glaive(*rows),), tokenizer, lengths, needs_trace=True, minimum_kept=0.05
+    )
+    assert 0 < len(kept) < len(rows)
+    for example in kept:
+        target = data.tokenize(tokenizer, example).target
+        assert len(target) <= lengths.completion
+        assert tokenizer.decode(target[:-1]).endswith(f"<answer>{example.answer}</answer>")
+    shortest_dropped = rows[len(kept)]  # the rows are in order of length
+    assert kept[-1].question == rows[len(kept) - 1]["prompt"]
+    trace = "1, " * (len(kept)) + "done."
+    left_out = Example(shortest_dropped["prompt"], str(len(kept)), "open", trace)
+    assert len(data.tokenize(tokenizer, left_out).target) > lengths.completion
 
 
 # --- Batches --------------------------------------------------------------------------------
@@ -272,6 +418,49 @@ def test_an_epoch_has_every_row_once_and_the_seed_decides_the_order():
     assert first[:10] != first[10:]
     assert first == take(1)
     assert first != take(2)
+
+
+def mixture_of(**counts):
+    groups = {
+        name: tuple(Example(f"{name}{i}", "1", "number") for i in range(count))
+        for name, count in counts.items()
+    }
+    return data.Mixture(groups, data.mixture_shares(
+        counts, dict.fromkeys(counts, 1.0), MixtureShares(0.5, cap=0.5)))  # fmt: skip
+
+
+def drawn(mixture, seed, count):
+    return [e.question for e in itertools.islice(data.mixed_forever(mixture, seed), count)]
+
+
+def test_one_source_is_drawn_as_its_shuffled_epochs():
+    mixture = mixture_of(a=10)
+    plain = itertools.islice(data.shuffled_forever(mixture.groups["a"], 3), 35)
+    assert drawn(mixture, 3, 35) == [e.question for e in plain]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_stretch_of_the_stream_has_the_sources_in_proportion(seed):
+    mixture = mixture_of(a=400, b=100, c=9)
+    stream = [question[0] for question in drawn(mixture, seed, 1000)]
+    for start, length in ((0, 20), (0, 1000), (333, 50), (900, 100)):
+        found = collections.Counter(stream[start : start + length])
+        for name, share in mixture.shares.items():
+            assert abs(found[name] - share * length) <= len(mixture.shares)
+
+
+def test_a_small_source_comes_in_whole_epochs_too():
+    small = [q for q in drawn(mixture_of(a=400, b=5), 1, 200) if q[0] == "b"]
+    epochs = [small[i : i + 5] for i in range(0, len(small) - 4, 5)]
+    assert len(epochs) > 3
+    assert all(sorted(epoch) == ["b0", "b1", "b2", "b3", "b4"] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_the_seed_decides_the_stream():
+    mixture = mixture_of(a=40, b=20)
+    assert drawn(mixture, 1, 100) == drawn(mixture, 1, 100)
+    assert drawn(mixture, 1, 100) != drawn(mixture, 2, 100)
 
 
 def test_batches_are_full():

@@ -24,13 +24,13 @@ def shard(x, spec, eager=False):  # Tunix's own, without its exception for CPUs
 sharding_utils.shard = shard
 
 from conftest import short_run
-from submission import budget, checkpoints, config, data, grpo, model, sft
+from submission import budget, checkpoints, grpo, model, prepared, sft
 
 run = short_run(sys.argv[1])
 run = dataclasses.replace(run, profile=dataclasses.replace(
     run.profile, grpo=dataclasses.replace(run.profile.grpo, steps=1), remat=True,
 ))
-profile, lengths = run.profile, run.profile.lengths
+profile = run.profile
 mesh = model.make_mesh()
 folder = model.locate(run.model, 1)
 tokenizer = model.load_tokenizer(folder)
@@ -38,14 +38,11 @@ policy = model.add_adapter(
     model.load_stock(run.model, folder, mesh), profile.adapter, run.seed, mesh
 )
 
-def load(sources, needs_trace):
-    return data.load_examples(sources, tokenizer, lengths, needs_trace=needs_trace,
-                              minimum_kept=0.5, at_most=100)
-
+rows = prepared.rows_of_run(run, tokenizer)
 out = checkpoints.open_run_folder(run)
 common = (run, mesh, out.checkpoints, out.metrics, budget.Deadline.after(10))
-one = sft.train_sft(policy, tokenizer, load(profile.sft_sources[run.recipe], True), *common)
-two = grpo.train_grpo(policy, tokenizer, load(profile.grpo_sources, False), *common)
+one = sft.train_sft(policy, tokenizer, rows["sft"], *common)
+two = grpo.train_grpo(policy, tokenizer, rows["grpo"], *common)
 embedding = policy.embedder.input_embedding.get_value()
 print(json.dumps({
     "devices": jax.device_count(),

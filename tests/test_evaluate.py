@@ -5,12 +5,7 @@ from submission.prompts import Example
 
 
 def answered(text, example, tokens=5, stopped=True):
-    from submission.checkers import check
-
-    completion = prompts.parse(text)
-    right = completion.in_format and check(example, completion.answer) is True
-    lenient = evaluate.is_right_leniently(completion, example)
-    return evaluate.Answered(example, completion, tokens, stopped, right, lenient)
+    return evaluate.judge(example, prompts.parse(text), tokens, stopped)
 
 
 GOOD = "<reasoning>6*7=42.</reasoning><answer>42</answer>"
@@ -43,7 +38,30 @@ def test_the_last_number_of_the_last_line_counts_leniently(text, right):
 
 def test_open_rows_do_not_count_in_the_accuracy():
     rows = [answered(GOOD, ROW), answered(GOOD, Example("Write a poem.", "", "open"))]
-    assert evaluate.summarise(rows)["n"] == 1
+    summary = evaluate.summarise(rows)
+    assert summary["n"] == 1
+    assert summary["open_score"] == 0.0  # "42" is no poem
+    assert summary["open_by_domain"]["other"]["format"] == 1.0
+
+
+def test_an_open_answer_without_tags_scores_leniently_only():
+    story = "The fox crossed the frozen lake at dusk, and it left a thin line of prints behind. "
+    told = answered(story, Example("Write about a fox.", "", "open", domain="creative"))
+    summary = evaluate.summarise([told])
+    assert summary["open_score"] == 0.0 < summary["open_score_lenient"]
+
+
+def test_without_open_rows_there_is_no_open_score():
+    assert evaluate.summarise([answered(GOOD, ROW)])["open_score"] is None
+
+
+def test_a_program_counts_leniently_without_tags():
+    row = Example("Double x.", "", "code", domain="code", tests=("assert f(2) == 4",))
+    program = "```python\ndef f(x):\n    return 2 * x\n```"
+    stock, wrong = answered(program, row), answered(program.replace("2 *", "3 *"), row)
+    assert (stock.right, stock.right_leniently) == (False, True)
+    assert not wrong.right_leniently
+    assert evaluate.summarise([stock, wrong])["accuracy_lenient"] == 0.5
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (5, 10), (0, 0)])
@@ -54,14 +72,14 @@ def test_the_interval_contains_the_share_and_stays_in_range(successes, n):
     assert share - 1e-12 <= high <= 1
 
 
-def test_batches_do_not_change_the_answers(make_policy, tokenizer, examples):
+def test_batches_do_not_change_the_answers(make_policy, tokenizer, rows):
     lengths = config.TINY.lengths
     sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
-    rows = examples["held_out"][:10]
+    first = rows["held_out"].examples[:10]
 
     def texts(batch_size):
         answers = evaluate.answer_greedily(
-            sampler, rows, batch_size, lengths.prompt, lengths.completion
+            sampler, first, batch_size, lengths.prompt, lengths.completion
         )
         return [a.completion.text for a in answers]
 
@@ -69,11 +87,11 @@ def test_batches_do_not_change_the_answers(make_policy, tokenizer, examples):
     assert len(texts(10)) == 10
 
 
-def test_stock_gemma_knows_some_answers_and_no_tags(make_policy, tokenizer, examples):
+def test_stock_gemma_knows_some_answers_and_no_tags(make_policy, tokenizer, rows):
     lengths = config.TINY.lengths
     sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
     answers = evaluate.answer_greedily(
-        sampler, examples["held_out"][:200], 200, lengths.prompt, lengths.completion
+        sampler, rows["held_out"].examples[:200], 200, lengths.prompt, lengths.completion
     )
     summary = evaluate.summarise(answers)
     assert summary["format"] <= 0.05

@@ -10,7 +10,17 @@ from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
 from conftest import short_run
-from submission import budget, checkpoints, config, data, grpo, metrics, prompts
+from submission import (
+    budget,
+    checkpoints,
+    config,
+    curriculum,
+    data,
+    grpo,
+    metrics,
+    prompts,
+    rewards,
+)
 
 
 def adapter(policy):
@@ -27,7 +37,7 @@ def warm(policy, scale=0.2):
     return policy
 
 
-def train(policy, tokenizer, examples, mesh, out, **changes):
+def train(policy, tokenizer, rows, mesh, out, **changes):
     run = short_run(out, **changes)
     folder = checkpoints.open_run_folder(run)
     checkpoints.save_first_submission(policy, folder.checkpoints)
@@ -35,7 +45,7 @@ def train(policy, tokenizer, examples, mesh, out, **changes):
         report = grpo.train_grpo(
             policy,
             tokenizer,
-            examples["grpo"],
+            rows["grpo"],
             run,
             mesh,
             folder.checkpoints,
@@ -48,10 +58,10 @@ def train(policy, tokenizer, examples, mesh, out, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained(make_policy, tokenizer, examples, mesh, tmp_path_factory):
+def trained(make_policy, tokenizer, rows, mesh, tmp_path_factory):
     policy = make_policy()
     before = adapter(policy)
-    report, folder = train(policy, tokenizer, examples, mesh, tmp_path_factory.mktemp("g") / "run")
+    report, folder = train(policy, tokenizer, rows, mesh, tmp_path_factory.mktemp("g") / "run")
     return policy, before, report, folder
 
 
@@ -131,7 +141,7 @@ def test_every_step_is_one_line_of_metrics(trained):
     assert {line["stage"] for line in lines} == {"grpo"}
     expected = {
         *("stage", "step", "seconds", "loss", "grad_norm", "kl", "entropy", "learning_rate"),
-        *("reward", "in_format", "right", "length", "flat_groups", "tokens"),
+        *("reward", "in_format", "right", "length", "flat_groups", "tokens", "failed"),
     }
     assert all(set(line) == expected for line in lines)
     assert lines == report["history"]
@@ -173,10 +183,10 @@ def test_what_was_saved_is_the_policy(trained, make_policy):
 
 
 def test_the_same_seed_gives_the_same_adapter_and_metrics(
-    trained, make_policy, tokenizer, examples, mesh, tmp_path
+    trained, make_policy, tokenizer, rows, mesh, tmp_path
 ):
     policy = make_policy()
-    report, _ = train(policy, tokenizer, examples, mesh, tmp_path / "run")
+    report, _ = train(policy, tokenizer, rows, mesh, tmp_path / "run")
     for a, b in zip(adapter(trained[0]), adapter(policy), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -187,7 +197,7 @@ def test_the_same_seed_gives_the_same_adapter_and_metrics(
 
 
 def test_micro_batches_and_two_updates_per_rollout_run(
-    make_policy, tokenizer, examples, mesh, tmp_path
+    make_policy, tokenizer, rows, mesh, tmp_path
 ):
     import dataclasses
 
@@ -196,25 +206,49 @@ def test_micro_batches_and_two_updates_per_rollout_run(
         base.profile,
         grpo=dataclasses.replace(base.profile.grpo, micro_prompts=2, iterations=2, steps=2),
     )
-    report, _ = train(make_policy(), tokenizer, examples, mesh, tmp_path / "run", profile=profile)
+    report, _ = train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)
     assert report["steps"] == 2
 
 
 # --- Metrics of groups ------------------------------------------------------------------------
 
 
+def group_metrics(**changes):
+    rows = [prompts.Example(q, "1", "number") for q in "ab"]
+    sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(memory=0.5), 0)
+    scorer = rewards.Scorer(config.Rewards())
+    batch = {
+        "prompts": ["a", "a", "b", "b"],
+        "question": ["a", "a", "b", "b"],
+        "completions": ["x"] * 4,
+        "rewards": np.array([1.0, 1.0, 0.0, 1.0]),
+        "advantages": np.zeros(4),
+        "answer": ["1"] * 4,
+        "checker": ["number"] * 4,
+        **changes,
+    }
+    return grpo.metric_function(scorer, sampler)(**batch), sampler
+
+
 def test_flat_groups_are_those_whose_rewards_are_all_equal():
-    rewards = np.array([1.0, 1.0, 0.0, 1.0])
-    result = grpo.metric_function(config.Rewards())(
-        prompts=["a", "a", "b", "b"],
-        completions=["x"] * 4,
-        rewards=rewards,
-        advantages=np.zeros(4),
-        answer=["1"] * 4,
-        checker=["number"] * 4,
-    )
+    result, _ = group_metrics()
     assert result["policy/flat_groups"][0] == 0.5
     assert result["policy/in_format"][0] == 0.0
+    assert result["policy/failed"][0] == 0.0
+
+
+def test_the_curriculum_hears_how_its_prompts_fared():
+    right = "<reasoning>It is one.</reasoning><answer>1</answer>"
+    _, sampler = group_metrics(completions=[right] * 4)
+    (cell,) = sampler.cells.values()
+    assert cell.success == pytest.approx(1 - 0.5 * 0.5**4)
+
+
+def test_open_rows_have_a_mean_of_their_own():
+    result, _ = group_metrics(checker=["number", "number", "open", "open"])
+    assert set(result) >= {"policy/right", "policy/open"}
+    everything_open, _ = group_metrics(checker=["open"] * 4)
+    assert "policy/right" not in everything_open
 
 
 def test_the_policy_and_its_reference_share_one_base(make_policy, tokenizer, mesh, tmp_path):

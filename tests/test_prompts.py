@@ -36,10 +36,20 @@ def test_in_format(text):
         "<reasoning>6*7<answer>42</answer></reasoning>",
         "<REASONING>6*7</REASONING><ANSWER>42</ANSWER>",
         "<reasoning>6*7</reasoning><answer>42",
+        f"{GOOD}< answer >43</ answer >",
+        GOOD.replace("6*7", "6*7 </Reasoning >"),
+        GOOD.replace("=42<", "=42\uff1canswer\uff1e43<"),
+        GOOD.replace("6*7=42", "\u200b\u200b"),
+        GOOD.replace("6*7=42", "\u2800"),
+        GOOD.replace(">42<", ">\u200b<"),
     ],
 )
 def test_out_of_format(text):
     assert not prompts.parse(text).in_format
+
+
+def test_comparisons_with_a_variable_called_answer_are_no_tags():
+    assert prompts.parse(GOOD.replace("6*7", "if x < answer or answer > y: 6*7")).in_format
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def test_a_missing_column_is_named():
 
 def test_components_are_named_and_unweighted():
     parts = rewards.components([""], [RIGHT], **COLUMNS)
-    assert parts == {"in_format": [1.0], "right": [1.0], "length": [1.0]}
+    expected = {"in_format": [1.0], "right": [1.0], "length": [1.0], "open": [0.0], "partly": [0.0]}
+    assert parts == expected
 
 
 def manager(function):
@@ -98,7 +99,7 @@ def test_trap_9_tunix_counts_a_nan_reward_as_zero_and_ours_stops():
 
     with pytest.raises(ValueError, match="The reward is nan"):
         rewards.total({"in_format": 1.0, "right": math.nan, "length": 0.0}, Rewards())
-    ours = manager(rewards.reward_function(Rewards(right=math.nan)))
+    ours = manager(rewards.Scorer(Rewards(right=math.nan)))
     with pytest.raises(ValueError, match="The reward is nan"):
         ours(prompts=["p"], completions=[RIGHT], **COLUMNS)
 
@@ -115,3 +116,87 @@ def test_trap_9_tunix_fills_in_parameters_named_like_its_settings_and_ours_has_n
     # Ours passes through the same manager unharmed: it takes nothing by such a name.
     result = manager(rewards.combined)(prompts=["p"], completions=[RIGHT], **COLUMNS)
     assert result["rewards"].tolist() == [1.0]
+
+
+# --- Failures: counted, shown, bounded --------------------------------------------------------
+
+
+@pytest.fixture
+def broken_checker(monkeypatch):
+    def fail(example, answer):
+        raise OSError("no process could be started")
+
+    monkeypatch.setattr(rewards, "check", fail)
+
+
+def test_a_failure_is_counted_and_does_not_pay(broken_checker):
+    scorer = rewards.Scorer(Rewards())
+    with pytest.warns(UserWarning, match="'right' failed: OSError: no process could be started"):
+        assert scorer([""], [RIGHT], **COLUMNS) == [pytest.approx(0.1)]
+    assert scorer.tally.failed == {"right": 1}
+
+
+@pytest.mark.filterwarnings("ignore:The reward part")
+def test_too_many_failures_stop_the_run(broken_checker):
+    scorer = rewards.Scorer(Rewards())
+    columns = {name: values * 30 for name, values in COLUMNS.items()}
+    with pytest.raises(rewards.RewardError, match=r"'right' has failed 21 of 21 times.*OSError"):
+        scorer([""] * 30, [RIGHT] * 30, **columns)
+
+
+@pytest.mark.filterwarnings("ignore:The reward part")
+def test_few_failures_among_many_do_not_stop_the_run():
+    tally = rewards.Tally(most=0.1)
+    for i in range(1000):
+        tally.attempt("x", (lambda: 1 / 0) if i % 20 == 0 else (lambda: 1.0), 0.0)
+    assert (tally.failed["x"], tally.tried["x"]) == (50, 1000)
+
+
+def test_a_part_that_is_not_a_number_is_a_failure():
+    tally = rewards.Tally(most=0.1)
+    with pytest.warns(UserWarning, match="the value is nan"):
+        assert tally.attempt("x", lambda: math.nan, 0.0) == 0.0
+
+
+# --- What a configuration can ask for ---------------------------------------------------------
+
+
+def test_a_part_that_this_notebook_lacks_is_named():
+    scorer = rewards.Scorer(Rewards(extras={"no_such_part": 0.1}))
+    with pytest.raises(ValueError, match=r"'no_such_part' is not in this notebook.*--recipe"):
+        scorer([""], [RIGHT], **COLUMNS)
+
+
+def test_an_extra_part_cannot_push_the_reward_past_one(monkeypatch):
+    monkeypatch.setitem(rewards.EXTRA_PARTS, "all", lambda texts, *_: [1.0] * len(texts))
+    scorer = rewards.Scorer(Rewards(extras={"all": 0.2}))
+    assert scorer([""], [RIGHT], **COLUMNS) == [pytest.approx(1.0)]
+    assert scorer([""], [WRONG], **COLUMNS) == [pytest.approx(0.3 / 1.2)]
+
+
+def test_weights_move_with_the_progress_and_arrive():
+    weights = Rewards(right=0.8, late={"right": 0.4, "length": 0.5})
+    scorer = rewards.Scorer(weights)
+    now = [rewards.current_weights(weights, p)["right"] for p in (0.0, 0.5, 1.0, 2.0)]
+    assert now == [0.8, pytest.approx(0.6), 0.4, 0.4]
+    scorer.context.progress = 1.0
+    assert scorer([""], [RIGHT], **COLUMNS) == [pytest.approx(1.0)]
+
+
+def test_a_partial_format_earns_nothing_unless_the_configuration_says_so():
+    half = "<reasoning>6*7</reasoning> 42"
+    assert rewards.Scorer(Rewards())([""], [half], **COLUMNS) == [0.0]
+    assert rewards.Scorer(Rewards(partly=0.1))([""], [half], **COLUMNS) == [pytest.approx(0.05)]
+    assert rewards.Scorer(Rewards(partly=0.1))([""], [WRONG], **COLUMNS) == [pytest.approx(0.1)]
+
+
+def test_reward_and_metrics_score_a_batch_once(monkeypatch):
+    calls = []
+    check = rewards.check
+    monkeypatch.setattr(rewards, "check", lambda e, a: calls.append(a) or check(e, a))
+    scorer = rewards.Scorer(Rewards())
+    scorer([""], [RIGHT], **COLUMNS)
+    scorer.parts([RIGHT], COLUMNS)
+    assert len(calls) == 1
+    scorer.parts([RIGHT], {**COLUMNS, "answer": ["41"]})  # another row: scored anew
+    assert len(calls) == 2

@@ -9,14 +9,14 @@ from conftest import short_run
 from submission import budget, checkpoints, data, sft
 
 
-def train(policy, tokenizer, examples, mesh, out, minutes=10):
+def train(policy, tokenizer, rows, mesh, out, minutes=10):
     run = short_run(out)
     folder = checkpoints.open_run_folder(run)
     try:
         return sft.train_sft(
             policy,
             tokenizer,
-            examples["sft"],
+            rows["sft"],
             run,
             mesh,
             folder.checkpoints,
@@ -31,17 +31,17 @@ def adapter(policy):
     return [np.asarray(x) for x in jax.tree.leaves(nnx.state(policy, nnx.LoRAParam))]
 
 
-def test_the_loss_is_the_mean_over_target_tokens(make_policy, tokenizer, examples):
+def test_the_loss_is_the_mean_over_target_tokens(make_policy, tokenizer, rows):
     """Tunix's loss on our inputs, against the same number computed row by row, unpadded."""
     policy = make_policy()
-    rows = [data.tokenize(tokenizer, example) for example in examples["sft"][:3]]
-    tokens_BT, mask_BT = data.pad_tokens(rows, 128, tokenizer.pad_id())
+    tokenized = [data.tokenize(tokenizer, example) for example in rows["sft"].examples[:3]]
+    tokens_BT, mask_BT = data.pad_tokens(tokenized, 128, tokenizer.pad_id())
     batch = peft_trainer.TrainingInput(
         input_tokens=jnp.array(tokens_BT), input_mask=jnp.array(mask_BT)
     )
     loss = peft_trainer._default_loss_fn(policy, **sft.sft_model_input(batch, tokenizer.pad_id()))
     losses = []
-    for row in rows:
+    for row in tokenized:
         tokens = jnp.array([row.prompt + row.target])
         length = tokens.shape[1]
         mask = jnp.tril(jnp.ones((1, length, length), bool))
@@ -51,10 +51,10 @@ def test_the_loss_is_the_mean_over_target_tokens(make_policy, tokenizer, example
     assert float(loss) == pytest.approx(float(jnp.mean(jnp.array(losses))), abs=1e-4)
 
 
-def test_sft_learns_saves_and_reports_every_step(make_policy, tokenizer, examples, mesh, tmp_path):
+def test_sft_learns_saves_and_reports_every_step(make_policy, tokenizer, rows, mesh, tmp_path):
     policy = make_policy()
     before = adapter(policy)
-    report = train(policy, tokenizer, examples, mesh, tmp_path / "run")
+    report = train(policy, tokenizer, rows, mesh, tmp_path / "run")
     assert report["steps"] == 4
     assert [line["step"] for line in report["history"]] == [1, 2, 3, 4]
     assert report["history"][-1]["loss"] < report["history"][0]["loss"]
@@ -63,20 +63,20 @@ def test_sft_learns_saves_and_reports_every_step(make_policy, tokenizer, example
     assert checkpoints.checkpoint_steps(tmp_path / "run" / "checkpoints" / "sft") == [4]
 
 
-def test_the_same_seed_gives_the_same_adapter(make_policy, tokenizer, examples, mesh, tmp_path):
+def test_the_same_seed_gives_the_same_adapter(make_policy, tokenizer, rows, mesh, tmp_path):
     results = []
     for name in ("one", "two"):
         policy = make_policy()
-        train(policy, tokenizer, examples, mesh, tmp_path / name)
+        train(policy, tokenizer, rows, mesh, tmp_path / name)
         results.append(adapter(policy))
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_a_deadline_ends_the_stage_by_ending_its_iterator(
-    make_policy, tokenizer, examples, mesh, tmp_path
+    make_policy, tokenizer, rows, mesh, tmp_path
 ):
-    report = train(make_policy(), tokenizer, examples, mesh, tmp_path / "run", minutes=0)
+    report = train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", minutes=0)
     assert report["steps"] == 1  # Tunix fetches the first batch before it starts
     saved = tmp_path / "run" / "checkpoints" / "sft"
     assert checkpoints.checkpoint_steps(saved) == [1]

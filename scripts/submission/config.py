@@ -12,6 +12,7 @@
 # %%
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,30 +66,134 @@ STOCK_MODELS = {
 # %% [markdown]
 # Rows come from **sources**. A bundled source is a file of this repository and the names of
 # the parts of it to use; a public one is a dataset on the hub, read by streaming, with an
-# adapter that turns its rows into ours.
+# adapter that turns its rows into ours. Where a licence is non-commercial, or none is stated,
+# the source is off until someone switches it on by name (`SWITCHED_ON`).
 
 
 # %%
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where rows come from."""
+    """Where rows come from, and what they may be used for."""
 
-    adapter: str  # bundled, glaive or gsm8k
+    adapter: str  # bundled, or a name in ADAPTERS
     location: str  # a file, or a dataset id on the hub
     select: tuple[str, ...] = ()  # bundled: keep rows whose `source` starts with one of these
-    subset: str | None = None
+    subset: str | None = None  # the hub's "config"
     split: str = "train"
     revision: str | None = None
-    rows: int = 1_000_000  # read no more than this many usable rows
-    minutes: float = 15.0  # read no longer than this, and go on with what there is
+    files: str | None = None  # read these files of the dataset only, e.g. one shard
+    domain: str = "other"
+    checker: str = "open"
+    weight: float = 1.0  # times its share in the mixture
+    rows: int = 1_000_000  # keep no more than this many usable rows
+    minutes: float = 4.0  # read no longer than this, and go on with what there is
     licence: str = "Apache-2.0"
+    on: bool = True
 
 
 BUNDLED = "data/train.jsonl"
-GLAIVE = Source("glaive", "glaiveai/reasoning-v1-20m", rows=3_000)
-GSM8K_REVISION = "740312add88f781978c0658806c59bc2815b9866"
-GSM8K = Source("gsm8k", "openai/gsm8k", (), "main", "train", GSM8K_REVISION, licence="MIT")
-GSM8K_TEST = dataclasses.replace(GSM8K, split="test", rows=400)
+NON_COMMERCIAL, UNSTATED = "CC-BY-NC", "none stated"
+SOURCES = {
+    "glaive": Source(
+        "glaive", "glaiveai/reasoning-v1-20m", rows=20_000, minutes=12.0, domain="other"
+    ),
+    "gsm8k": Source(
+        "gsm8k",
+        "openai/gsm8k",
+        subset="main",
+        revision="740312add88f781978c0658806c59bc2815b9866",
+        domain="math",
+        checker="number",
+        licence="MIT",
+    ),
+    "mbpp": Source(
+        "mbpp",
+        "google-research-datasets/mbpp",
+        subset="full",
+        domain="code",
+        checker="code",
+        licence="CC-BY-4.0",
+    ),
+    "arc_easy": Source(
+        "arc",
+        "allenai/ai2_arc",
+        subset="ARC-Easy",
+        domain="science",
+        checker="choice",
+        licence="CC-BY-SA-4.0",
+    ),
+    "arc_challenge": Source(
+        "arc",
+        "allenai/ai2_arc",
+        subset="ARC-Challenge",
+        domain="science",
+        checker="choice",
+        licence="CC-BY-SA-4.0",
+    ),
+    "strategyqa": Source(
+        "strategyqa", "ChilleD/StrategyQA", domain="logic", checker="boolean", licence="MIT"
+    ),
+    "writingprompts": Source(
+        "writingprompts",
+        "euclaise/writingprompts",
+        revision="35f0aa359452ba8147b34d925684fccee26679cc",
+        domain="creative",
+        rows=3_000,
+        licence="MIT",
+    ),
+    "dolly": Source("dolly", "databricks/databricks-dolly-15k", rows=6_000, licence="CC-BY-SA-3.0"),
+    "xsum": Source(
+        "xsum",
+        "EdinburghNLP/xsum",
+        revision="refs/convert/parquet",
+        domain="summarization",
+        rows=3_000,
+        licence=UNSTATED,
+        on=False,
+    ),
+    "mixture_of_thoughts": Source(
+        "mixture_of_thoughts",
+        "open-r1/Mixture-of-Thoughts",
+        subset="science",
+        domain="science",
+        rows=5_000,
+        licence=UNSTATED,
+        on=False,
+    ),
+    "rar_science": Source(
+        "rar_science",
+        "ScaleAI/RaR-Science",
+        revision="4b69f832234a7b10a2fe24d82616872e725115fb",
+        domain="science",
+        rows=3_000,
+        licence=UNSTATED,
+        on=False,
+    ),
+    "sciq": Source(
+        "sciq",
+        "allenai/sciq",
+        domain="science",
+        checker="choice",
+        licence=NON_COMMERCIAL,
+        on=False,
+    ),
+}
+# Names of sources that are off above, from the environment: SWITCHED_ON=sciq,xsum
+SWITCHED_ON = tuple(filter(None, os.environ.get("SWITCHED_ON", "").split(",")))
+
+
+def sources_named(*names: str) -> tuple[Source, ...]:
+    """The sources of these names that are on, or have been switched on by name."""
+    return tuple(SOURCES[name] for name in names if SOURCES[name].on or name in SWITCHED_ON)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureShares:
+    """How much each source counts: its share of the rows to a power, then caps."""
+
+    temperature: float = 0.5  # 1: as many as there are; 0: all sources alike
+    cap: float = 0.4  # of the mixture; what is over goes to the others
+    least: float = 0.5  # share of the weight that must be reachable, or the run stops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +239,15 @@ class Sft:
 
 
 @dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """Which prompts GRPO draws."""
+
+    kind: str = "uniform"  # uniform, phases or learnability
+    floor: float = 0.1  # learnability: the least weight of a cell, against 1 at p = 1/2
+    memory: float = 0.98  # what a running success rate keeps at each completion
+
+
+@dataclasses.dataclass(frozen=True)
 class Grpo:
     """Stage 2: reinforcement learning from the rewards below."""
 
@@ -149,30 +263,37 @@ class Grpo:
     temperature: float = 1.0  # what is sampled is what is trained: no top-k, no top-p
     top_k: int | None = None
     top_p: float = 1.0
+    curriculum: Curriculum = Curriculum()
 
 
 @dataclasses.dataclass(frozen=True)
 class Rewards:
     """The weights of the reward, and its length band in words of the trace.
 
-    A completion out of format earns 0. In format, it earns `in_format`, and `right` more if
-    the answer is right; only then does the length of the trace pay, up to `length`.
+    A completion out of format earns 0. In format it earns `in_format`. On a row that can be
+    checked it earns `right` more if the answer is right, and only then does the length of the
+    trace pay, up to `length`. On an open row it earns up to `open` by the score of its parts.
     """
 
     in_format: float = 0.1
     right: float = 0.8
     length: float = 0.1
+    open: float = 0.9
+    partly: float = 0.0  # out of format: times the share of good tags; for a start without SFT
     shortest: int = 10  # words; from here ...
     longest: int = 400  # ... to here the length pays in full
     slope: int = 200  # words past `longest` after which it pays nothing
+    extras: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of `more_rewards`
+    late: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights at the end
+    most_failures: float = 0.02  # share of failed scorings after which the run stops
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Greedy decoding of held-out rows."""
 
-    source: Source
-    rows: int
+    sources: tuple[Source, ...]
+    rows: int  # of each source at most
     batch_size: int
     samples: int = 8  # before/after examples shown, always the first ones
 
@@ -192,11 +313,28 @@ class Profile:
     sft_sources: Mapping[str, tuple[Source, ...]]  # by recipe
     grpo_sources: tuple[Source, ...]
     hours: float  # the wall clock of a session
+    mixture: MixtureShares = MixtureShares()
+    minimum_prompts: float = 0.2  # of the rows of a source without traces that must fit
+    preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
+    prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
     sft_share: float = 0.3  # of the time that is left when SFT begins
     grpo_share: float = 0.85  # of the time that is left when GRPO begins
     keep_checkpoints: int = 3
     remat: bool = False  # recompute activations in training
     download_minutes: float = 20.0
+
+
+# Evaluation has rows of each kind, from splits that training does not read.
+HELD_OUT_SOURCES = tuple(
+    dataclasses.replace(SOURCES[name], split=split, rows=100)
+    for name, split in (
+        ("gsm8k", "test"),
+        ("mbpp", "test"),
+        ("arc_challenge", "test"),
+        ("strategyqa", "test"),
+        ("dolly", "train"),  # it has no other; these rows are kept out of training
+    )
+)
 
 
 # %% [markdown]
@@ -230,7 +368,7 @@ TINY = Profile(
         save_every=20,
     ),
     rewards=Rewards(shortest=2, longest=30, slope=15),
-    evaluation=Evaluation(Source("bundled", "data/held_out.jsonl"), rows=600, batch_size=200),
+    evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),
     sft_sources={"warm_start_grpo": (ALL_STYLES,), "worked_only": (WORKED,)},
     grpo_sources=(Source("bundled", BUNDLED, ("tasks/grpo",)),),
     hours=1.0,
@@ -260,17 +398,59 @@ KAGGLE = Profile(
         temperature=0.9,
     ),
     rewards=Rewards(shortest=20, longest=400, slope=150),
-    evaluation=Evaluation(GSM8K_TEST, rows=400, batch_size=200),
-    sft_sources={"warm_start_grpo": (GLAIVE,)},
-    grpo_sources=(GSM8K,),
+    evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=100),
+    sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
+    grpo_sources=sources_named(
+        "gsm8k",
+        "mbpp",
+        "arc_easy",
+        "arc_challenge",
+        "sciq",
+        "strategyqa",
+        "writingprompts",
+        "dolly",
+        "xsum",
+        "rar_science",
+    ),
     hours=9.0,
     remat=True,
 )
 
 PROFILES = {profile.name: profile for profile in (TINY, KAGGLE)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is taught: which rows SFT reads, and what differs from the profile."""
+
+    about: str
+    sft: str = "warm_start_grpo"  # a key of Profile.sft_sources
+    curriculum: Curriculum | None = None
+    rewards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def applied(self, profile: Profile) -> Profile:
+        """The profile as this recipe changes it."""
+        grpo = profile.grpo
+        if self.curriculum is not None:
+            grpo = dataclasses.replace(grpo, curriculum=self.curriculum)
+        rewards = dataclasses.replace(profile.rewards, **self.rewards)
+        return dataclasses.replace(profile, grpo=grpo, rewards=rewards)
+
+
 RECIPES = {
-    "warm_start_grpo": "SFT on all traces, then GRPO",
-    "worked_only": "the control: SFT on worked traces only, then the same GRPO",
+    "warm_start_grpo": Recipe("SFT on all traces, then GRPO"),
+    "worked_only": Recipe(
+        "the control: SFT on worked traces only, then the same GRPO", "worked_only"
+    ),
+    "learnability": Recipe(
+        "prompts drawn by how much there is to learn from them",
+        curriculum=Curriculum("learnability"),
+    ),
+    "phases": Recipe("easy prompts first, hard ones last", curriculum=Curriculum("phases")),
+    "shaped": Recipe(
+        "further reward parts: trace structure, stated confidence, teacher's words",
+        rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05}),
+    ),
 }
 
 
@@ -296,6 +476,11 @@ class Run:
     def model(self) -> StockModel:
         """The stock model of the profile."""
         return STOCK_MODELS[self.profile.model]
+
+    @property
+    def sft_sources(self) -> tuple[Source, ...]:
+        """Where the rows of the warm start come from."""
+        return self.profile.sft_sources[RECIPES[self.recipe].sft]
 
     @property
     def cache_length(self) -> int:
@@ -341,18 +526,18 @@ def read_run(environment: Mapping[str, str], platform: str) -> Run:
     """
     default = "kaggle" if platform == "tpu" else "tiny"
     profile = pick("profile", environment.get("PROFILE") or default, PROFILES)
-    recipe = environment.get("RECIPE") or "warm_start_grpo"
-    pick("recipe", recipe, RECIPES)
-    if recipe not in profile.sft_sources:
+    name = environment.get("RECIPE") or "warm_start_grpo"
+    recipe = pick("recipe", name, RECIPES)
+    if recipe.sft not in profile.sft_sources:
         raise ValueError(
-            f"Recipe {recipe!r} has no rows in profile {profile.name!r}. "
-            f"Choose one of: {', '.join(profile.sft_sources)}."
+            f"Recipe {name!r} has no rows in profile {profile.name!r}. "
+            f"SFT rows there: {', '.join(profile.sft_sources)}."
         )
     pick("model", profile.model, STOCK_MODELS)
     resume = pick("RESUME", environment.get("RESUME") or "0", {"0": False, "1": True})
     return Run(
-        profile=profile,
-        recipe=recipe,
+        profile=recipe.applied(profile),
+        recipe=name,
         seed=number(environment, "RUN_SEED", int) or 0,
         minutes=number(environment, "MINUTES", float),
         out=environment.get("OUT") or "outputs",

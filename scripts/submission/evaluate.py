@@ -1,18 +1,22 @@
 # %% [markdown]
 # ### Evaluation, as the judges do it
 #
-# Held-out rows, greedy decoding, Tunix's stock sampler, no `eos_tokens`. Three numbers, the
-# accuracy with its 95 % interval (Wilson):
+# Held-out rows, greedy decoding, Tunix's stock sampler, no `eos_tokens`. Three numbers over the
+# rows that can be checked, the accuracy with its 95 % interval (Wilson), and one over the others:
 #
 # - **format**: strictly in format, and ended by the tokenizer's eos;
 # - **accuracy**: in format, and right;
 # - **lenient accuracy**: right, with the format forgiven. Stock Gemma knows nothing of our
-#   tags, so this is the number that a gain has to be measured against.
+#   tags, so this is the number that a gain has to be measured against;
+# - **open score**: the mean score of the answers that have no gold one to match; leniently, of
+#   all that was said, in the format or not.
 
 # %%
 import collections
+import concurrent.futures
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +25,20 @@ import numpy as np
 
 # %% tags=["modules-only"]
 from submission.checkers import LONGEST_ANSWER, check
-from submission.prompts import Completion, Example, parse, render_prompt
+from submission.open_answers import open_score
+from submission.prompts import CUT_MARK, TAGS, TURN_END, Completion, Example, parse, render_prompt
 from submission.rollout import ended, mark_cut
 
 
 # %%
 LAST_NUMBER = re.compile(r"[-−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?!.*\d)", re.DOTALL)
+
+
+def without_tags(text: str) -> str:
+    """What was said, whatever its format."""
+    for mark in (*TAGS, CUT_MARK, TURN_END):
+        text = text.replace(mark, "\n")
+    return text
 
 
 def is_right_leniently(completion: Completion, example: Example) -> bool:
@@ -36,6 +48,8 @@ def is_right_leniently(completion: Completion, example: Example) -> bool:
     the last one in its last line counts too.
     """
     answer = completion.lenient_answer
+    if example.checker == "code" and not completion.in_format:
+        answer = without_tags(completion.text)  # a program has many lines
     if check(example, answer) is True:
         return True
     last = LAST_NUMBER.search(answer[-LONGEST_ANSWER:])
@@ -52,6 +66,20 @@ class Answered:
     stopped: bool
     right: bool
     right_leniently: bool
+    open_score: float = 0.0
+    open_score_lenient: float = 0.0
+
+
+def judge(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores one completion."""
+    if example.checker == "open":
+        score = open_score(completion, example)
+        all_of_it = Completion(completion.text, True, "", without_tags(completion.text))
+        leniently = max(score, open_score(all_of_it, example))
+        return Answered(example, completion, tokens, stopped, False, False, score, leniently)
+    right = completion.in_format and check(example, completion.answer) is True
+    leniently = right or is_right_leniently(completion, example)
+    return Answered(example, completion, tokens, stopped, right, leniently)
 
 
 def answer_greedily(
@@ -77,18 +105,15 @@ def answer_greedily(
             top_p=None,
             echo=False,
         )
-        for example, text, tokens in zip(batch, output.text, output.tokens, strict=False):
-            completion = parse(mark_cut(text, tokens, max_generation_steps))
-            answered.append(
-                Answered(
-                    example,
-                    completion,
-                    len(tokens),
-                    ended(tokens, max_generation_steps),
-                    completion.in_format and check(example, completion.answer) is True,
-                    is_right_leniently(completion, example),
-                )
-            )
+        completions = [
+            parse(mark_cut(text, tokens, max_generation_steps))
+            for text, tokens in zip(output.text, output.tokens, strict=True)
+        ]
+        sizes = [len(tokens) for tokens in output.tokens]
+        stopped = [ended(tokens, max_generation_steps) for tokens in output.tokens]
+        with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            count = len(batch)
+            answered += pool.map(judge, batch, completions[:count], sizes, stopped)
     return answered
 
 
@@ -109,22 +134,35 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
     """The numbers of one evaluation, as they stand in `results.json`."""
-    checkable = [a for a in answered if a.example.checker not in ("open", "code")]
+    checkable = [a for a in answered if a.example.checker != "open"]
+    unchecked = [a for a in answered if a.example.checker == "open"]
     n = len(checkable)
 
     def share(flags: Sequence[bool]) -> float:
         return round(sum(flags) / len(flags), 4) if flags else 0.0
 
-    by_domain = collections.defaultdict(list)
-    for row in checkable:
-        by_domain[row.example.domain].append(row)
+    def by_domain(rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
+        found = collections.defaultdict(list)
+        for row in rows:
+            found[row.example.domain].append(row)
+        return sorted(found.items())
+
+    def mean(scores: Sequence[float]) -> float | None:
+        return round(float(np.mean(scores)), 4) if scores else None
+
+    def open_scores(rows: Sequence[Answered]) -> dict[str, float | None]:
+        return {
+            "open_score": mean([a.open_score for a in rows]),
+            "open_score_lenient": mean([a.open_score_lenient for a in rows]),
+        }
+
     return {
         "n": n,
         "format": share([a.completion.in_format for a in checkable]),
         "accuracy": share([a.right for a in checkable]),
         "accuracy_ci95": [round(x, 4) for x in wilson(sum(a.right for a in checkable), n)],
         "accuracy_lenient": share([a.right_leniently for a in checkable]),
-        "open_score": None,
+        **open_scores(unchecked),
         "stopped": share([a.stopped for a in answered]),
         "mean_tokens": round(float(np.mean([a.tokens for a in answered])), 1),
         "by_domain": {
@@ -137,6 +175,14 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
                 ],
                 "accuracy_lenient": share([a.right_leniently for a in rows]),
             }
-            for domain, rows in sorted(by_domain.items())
+            for domain, rows in by_domain(checkable)
+        },
+        "open_by_domain": {
+            domain: {
+                "n": len(rows),
+                "format": share([a.completion.in_format for a in rows]),
+                **open_scores(rows),
+            }
+            for domain, rows in by_domain(unchecked)
         },
     }

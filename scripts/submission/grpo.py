@@ -16,7 +16,7 @@
 
 # %%
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,13 +30,15 @@ from tunix.rl.rollout import base_rollout
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
 from submission.checkpoints import prepare_saves, saving_options
-from submission.config import Grpo, Rewards, Run
-from submission.data import batched, prompt_columns, shuffled_forever
+from submission.config import Grpo, Run
+from submission.curriculum import PromptSampler
+from submission.data import Mixture, prompt_columns
 from submission.metrics import SilentBar, StepLog, total_seconds
 from submission.model import frozen_copy
 from submission.prompts import Example
-from submission.rewards import components, reward_function
+from submission.rewards import EXTRA_SETUPS, Context, Scorer
 from submission.rollout import PolicyRollout
+from submission.texts import PLAIN, Vocabulary
 from submission.updates import make_optimizer, use_adapter_only_step
 
 # %%
@@ -52,11 +54,15 @@ GRPO_EVENTS = {
     "policy/train/in_format": ("in_format", 1),
     "policy/train/right": ("right", 1),
     "policy/train/length": ("length", 1),
+    "policy/train/open": ("open", 1),
     "policy/train/flat_groups": ("flat_groups", 1),
+    "policy/train/failed": ("failed", 1),
 }
 
 
-def metric_function(weights: Rewards) -> Callable[..., dict[str, tuple[Any, Any]]]:
+def metric_function(
+    scorer: Scorer, sampler: PromptSampler
+) -> Callable[..., dict[str, tuple[Any, Any]]]:
     """A metric function with the signature that Tunix's learner calls."""
 
     def group_metrics(
@@ -68,17 +74,35 @@ def metric_function(weights: Rewards) -> Callable[..., dict[str, tuple[Any, Any]
     ) -> dict[str, tuple[Any, Any]]:
         """Means of the reward's parts, and the share of groups that teach nothing.
 
-        A group is flat when all its completions earn the same: every advantage is zero.
+        A group is flat when all its completions earn the same: every advantage is zero. The
+        curriculum hears here how its prompts fared.
         """
-        parts = components(prompts, completions, weights, **columns)
+        parts = scorer.parts(completions, columns)
+        is_open = np.array([checker == "open" for checker in columns["checker"]])
+        success = np.where(is_open, parts["open"], parts["right"])
+        sampler.record(columns["question"], success)
         groups: dict[str, list[float]] = {}
         for prompt, reward in zip(prompts, rewards, strict=True):
             groups.setdefault(prompt, []).append(float(reward))
         flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
-        means = {f"policy/{name}": (np.mean(values), np.mean) for name, values in parts.items()}
-        return means | {"policy/flat_groups": (np.mean(flat), np.mean)}
+        means = {"in_format": np.mean(parts["in_format"]), "flat_groups": np.mean(flat)}
+        if is_open.any():
+            means["open"] = np.mean(success[is_open])
+        if not is_open.all():
+            for name in ("right", "length"):
+                means[name] = np.mean(np.array(parts[name])[~is_open])
+        for name in scorer.weights.extras:
+            means[name] = np.mean(parts[name])
+        means["failed"] = float(scorer.tally.failed.total())
+        return {f"policy/{name}": (value, np.mean) for name, value in means.items()}
 
     return group_metrics
+
+
+def fit_vocabulary(examples: Sequence[Example]) -> Vocabulary:
+    """The words of all open rows of a run, weighted once; `PLAIN` where there are none."""
+    texts = [f"{e.question}\n{e.answer}\n{e.trace}" for e in examples if e.checker == "open"]
+    return Vocabulary.fit(texts) if texts else PLAIN
 
 
 def rollout_config(run: Run) -> base_rollout.RolloutConfig:
@@ -117,6 +141,8 @@ def build_cluster(
     """Policy, reference and rollout engine on one mesh, sharing one base."""
     settings = run.profile.grpo
     updates = settings.steps * settings.iterations
+    extras = {f"policy/train/{name}": (name, 1) for name in run.profile.rewards.extras}
+    events = GRPO_EVENTS | extras
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = rl_cluster.RLCluster(
         actor=policy,
@@ -141,7 +167,7 @@ def build_cluster(
                 checkpointing_options=saving_options(
                     settings.save_every, run.profile.keep_checkpoints
                 ),
-                metrics_logging_options=log.logging_options(GRPO_EVENTS),
+                metrics_logging_options=log.logging_options(events),
             ),
         ),
     )
@@ -152,7 +178,7 @@ def build_cluster(
 def train_grpo(
     policy: nnx.Module,
     tokenizer: Any,
-    examples: Sequence[Example],
+    rows: Mixture,
     run: Run,
     mesh: Mesh,
     checkpoints: pathlib.Path,
@@ -163,21 +189,28 @@ def train_grpo(
     settings = run.profile.grpo
     log = StepLog(metrics, "grpo", settings.steps, ("reward", "in_format", "right", "flat_groups"))
     cluster = build_cluster(policy, tokenizer, run, mesh, checkpoints, log)
+    scorer = Scorer(run.profile.rewards, Context(vocabulary=fit_vocabulary(rows.examples)))
+    for name in run.profile.rewards.extras:
+        if name in EXTRA_SETUPS:
+            EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
+    sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)
     learner = grpo_learner.GRPOLearner(
         rl_cluster=cluster,
         algo_config=algorithm_config(settings),
-        reward_fns=[reward_function(run.profile.rewards)],
-        metric_fns=[metric_function(run.profile.rewards)],
+        reward_fns=[scorer],
+        metric_fns=[metric_function(scorer, sampler)],
     )
     trainer = cluster.actor_trainer
     trainer.with_rl_metrics_to_log({"kl": np.mean, "pg_clipfrac": np.mean, "entropy": np.mean})
     use_adapter_only_step(trainer, run.profile.remat)
     trainer._pbar = SilentBar()
-    stream = batched(shuffled_forever(examples, run.seed + 1), settings.prompts)
-    batches = (
-        prompt_columns(batch) for batch, _ in zip(stream, range(settings.steps), strict=False)
-    )
-    learner.train(log.timed(until(deadline, batches)), skip_jit=True)
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for step in range(settings.steps):
+            scorer.context.progress = step / max(1, settings.steps - 1)
+            yield prompt_columns(sampler.draw(settings.prompts, scorer.context.progress))
+
+    learner.train(log.timed(until(deadline, batches())), skip_jit=True)
     log.close()
     completions = settings.prompts * settings.generations
     return {

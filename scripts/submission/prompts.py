@@ -11,6 +11,7 @@
 import dataclasses
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +91,9 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
 # %% [markdown]
 # A completion is read **once**, into a small record; the rewards and the evaluation read the
 # record. The format is strict: each tag exactly once and in order, both parts non-empty,
-# nothing outside them but white space, and none of Gemma's turn marks anywhere.
+# nothing outside them but white space, and none of Gemma's turn marks anywhere. A second tag in
+# another spelling (`<Answer>`, `< answer >`, full-width brackets) is a second tag, and a part
+# made of characters that nobody can see is empty.
 
 # %%
 SHAPE = re.compile(
@@ -98,6 +101,9 @@ SHAPE = re.compile(
     rf"{SOLUTION_START}(?P<answer>.+){SOLUTION_END}\s*",
     re.DOTALL,
 )
+TAG_LIKE = re.compile(r"<\s*/?\s*(?:reasoning|answer)\s*/?\s*>", re.IGNORECASE)
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2800\ufeff]")
+VISIBLE = re.compile(r"[^\W_]|[!-~]")
 # What a rollout writes behind a completion that ran into the length limit. It did not end
 # with the tokenizer's eos, so it has failed the format, whatever its text says.
 CUT_MARK = "<cut>"
@@ -139,14 +145,14 @@ def parse(text: str) -> Completion:
     >>> parse("So: <reasoning>6*7=42</reasoning><answer>42</answer>").in_format
     False
     """
-    # Counted in lower case: a second tag in another spelling is a second tag.
-    once = all(text.lower().count(tag) == 1 for tag in TAGS)
+    plain = INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    once = len(TAG_LIKE.findall(plain)) == len(TAGS) and all(text.count(t) == 1 for t in TAGS)
     clean = TURN_START not in text and TURN_END not in text
     match = SHAPE.fullmatch(text) if once and clean else None
     if match is None:
         return Completion(text, in_format=False)
     reasoning, answer = match["reasoning"].strip(), match["answer"].strip()
-    if not reasoning or not answer:
+    if not VISIBLE.search(reasoning) or not VISIBLE.search(answer):
         return Completion(text, in_format=False)
     return Completion(text, True, reasoning, answer)
 

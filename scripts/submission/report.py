@@ -40,6 +40,10 @@ def results_table(results: Mapping[str, Any]) -> str:
             f"({low:.3f} to {high:.3f}) | {row['accuracy_lenient']:.3f} | {row['stopped']:.3f} "
             f"| {row['mean_tokens']:.1f} |"
         )
+    scores = [results["evaluation"][name]["open_score_lenient"] for name in STAGE_TITLES]
+    if None not in scores:
+        told = (f"{t} {s:.3f}" for t, s in zip(STAGE_TITLES.values(), scores, strict=True))
+        lines += ["", f"Rows without a gold answer, lenient open score: {', '.join(told)}."]
     return "\n".join(lines)
 
 
@@ -53,6 +57,10 @@ def domain_table(results: Mapping[str, Any]) -> str:
             f"| {domain} | {row['n']} | {stock['accuracy_lenient']:.3f} | {sft['accuracy']:.3f} "
             f"| {row['accuracy']:.3f} |"
         )
+    for domain, row in stages["after_grpo"]["open_by_domain"].items():
+        scores = (stages[s]["open_by_domain"][domain]["open_score_lenient"] for s in STAGE_TITLES)
+        told = " | ".join(f"{score:.3f}" for score in scores)
+        lines.append(f"| {domain} (open score, lenient) | {row['n']} | {told} |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### The rewards
 #
-# Three named parts, each a pure function of one parsed completion, with their weights in one
+# Four named parts, each a pure function of one parsed completion, with their weights in one
 # table (`Rewards` in the configuration):
 #
 # | part | range | pays for |
@@ -9,21 +9,32 @@
 # | `in_format` | 0 or 1 | the gate: out of format, everything else is 0 |
 # | `right` | 0 or 1 | the checker says that the answer is right |
 # | `length` | 0 to 1 | a trace of ordinary length, and only if the answer is right |
+# | `open` | 0 to 1 | on rows without a gold answer: the score of the parts above |
 #
 # The format is a *gate*: what does not pass it earns nothing at all, and passing it earns only
 # a tenth. After the warm start nearly every completion passes, and what is left to earn is being
 # right. Length pays only with a right answer, so that no style can make up for a wrong one.
 
 # %%
+import collections
+import concurrent.futures
+import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 # %% tags=["modules-only"]
 from submission.checkers import check
 from submission.config import Rewards
-from submission.prompts import Completion, Example, example_from_mapping, parse
+from submission.open_answers import open_score
+from submission.prompts import TAGS, Completion, Example, example_from_mapping, parse
+from submission.texts import PLAIN, Vocabulary
 
 
 # %%
@@ -72,26 +83,68 @@ def reward_length(completion: Completion, weights: Rewards) -> float:
     return min(1.0, max(0.0, 1 - (words - weights.longest) / weights.slope))
 
 
-def score(completion: Completion, example: Example, weights: Rewards) -> dict[str, float]:
-    """The parts of the reward, by name, before weighting."""
-    right = reward_right(completion, example)
-    return {
-        "in_format": reward_format(completion),
-        "right": right,
-        "length": right * reward_length(completion, weights),
-    }
+def reward_partly(completion: Completion) -> float:
+    """0 to 1: out of format, the share of the four tags that stand there exactly once.
 
+    It has no weight unless the configuration gives it one (`partly`).
 
-def total(parts: dict[str, float], weights: Rewards) -> float:
-    """The weighted sum, in 0 to 1.
-
-    Raises:
-      ValueError: the sum is not a finite number. Tunix would count it as 0 without a word.
+    >>> reward_partly(parse("<reasoning>6*7</reasoning> 42"))
+    0.5
+    >>> reward_partly(parse("<reasoning>6*7</reasoning><answer>42</answer>"))
+    0.0
     """
-    value = sum(getattr(weights, name) * part for name, part in parts.items())
-    if not math.isfinite(value):
-        raise ValueError(f"The reward is {value}; its parts are {parts}.")
-    return value
+    if completion.in_format:
+        return 0.0
+    return sum(completion.text.count(tag) == 1 for tag in TAGS) / len(TAGS)
+
+
+# %% [markdown]
+# **What a failure is.** A reward that cannot be computed (a child process that cannot be
+# started, say) is not a wrong answer. The part counts as 0, because a part that paid could be
+# broken on purpose; the failure is counted by name, shown in the metrics, and when more than a
+# set share of a part's scorings have failed, the run stops.
+
+
+# %%
+class RewardError(RuntimeError):
+    """Too many scorings of a part have failed; the message names the part and the last error."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """Scorings and failures by part."""
+
+    most: float  # share of failures that is still borne
+    tried: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    failed: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    grace: int = 20  # failures borne before the share counts
+    lock: Any = dataclasses.field(default_factory=threading.Lock)
+
+    def attempt(self, part: str, function: Callable[[], Any], otherwise: Any) -> Any:
+        """`function()`; or `otherwise`, counted, if it raises.
+
+        Raises:
+          RewardError: more than the share has failed.
+        """
+        with self.lock:
+            self.tried[part] += 1
+        try:
+            value = function()
+            if not np.all(np.isfinite(value)):
+                raise ValueError(f"the value is {value}")
+            return value
+        except Exception as error:
+            with self.lock:
+                self.failed[part] += 1
+                failed, tried = self.failed[part], self.tried[part]
+            message = f"{type(error).__name__}: {error}"
+            warnings.warn(f"The reward part {part!r} failed: {message}", stacklevel=2)
+            if failed > self.grace and failed > self.most * tried:
+                raise RewardError(
+                    f"The reward part {part!r} has failed {failed} of {tried} times, more than "
+                    f"{self.most:.0%}. The last error was {message}"
+                ) from error
+            return otherwise
 
 
 # %% [markdown]
@@ -100,7 +153,7 @@ def total(parts: dict[str, float], weights: Rewards) -> float:
 
 
 # %%
-def examples_from_columns(count: int, columns: dict[str, Sequence[Any]]) -> list[Example]:
+def examples_from_columns(count: int, columns: Mapping[str, Sequence[Any]]) -> list[Example]:
     """The rows behind a batch; `choices` and `tests` may be lists or JSON.
 
     Raises:
@@ -124,6 +177,157 @@ def examples_from_columns(count: int, columns: dict[str, Sequence[Any]]) -> list
     return rows
 
 
+# %% [markdown]
+# Further parts can be switched on by a recipe. Each sees the whole batch, what the parts above
+# have given, and what only a run knows; their weights are in `Rewards.extras`. The sum is
+# divided by the weights' total, so that a reward stays between 0 and 1.
+
+
+# %%
+@dataclasses.dataclass
+class Context:
+    """What only a run knows; the stage that trains fills it in."""
+
+    progress: float = 0.0  # share of the stage that is done
+    vocabulary: Vocabulary = PLAIN
+    gold_probability: Callable[..., Sequence[float]] | None = None
+
+
+Parts = Mapping[str, Sequence[float]]
+Part = Callable[[Sequence[Completion], Sequence[Example], Parts, Context], Sequence[float]]
+EXTRA_PARTS: dict[str, Part] = {}  # by name; the chapter `more_rewards` fills it
+# What a part needs of a run before the first step: (context, cluster, tokenizer, run) -> None.
+EXTRA_SETUPS: dict[str, Callable[..., None]] = {}
+
+
+def check_all(completions: Sequence[Completion], examples: Sequence[Example], tally: Tally) -> list:
+    """1.0 where the answer is right. Code runs in child processes, several at once."""
+
+    def right(completion: Completion, example: Example) -> float:
+        return tally.attempt("right", lambda: reward_right(completion, example), 0.0)
+
+    values = [0.0] * len(completions)
+    slow: dict[tuple, list[int]] = collections.defaultdict(list)
+    for i, (completion, example) in enumerate(zip(completions, examples, strict=True)):
+        if example.checker == "code" and completion.in_format:
+            slow[completion.answer, example.tests].append(i)  # the same program runs once
+        elif example.checker != "open":
+            values[i] = right(completion, example)
+    if slow:
+        first = [places[0] for places in slow.values()]
+        with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            done = pool.map(right, (completions[i] for i in first), (examples[i] for i in first))
+            for places, value in zip(slow.values(), done, strict=True):
+                for i in places:
+                    values[i] = value
+    return values
+
+
+def score_batch(
+    completions: Sequence[Completion],
+    examples: Sequence[Example],
+    weights: Rewards,
+    context: Context,
+    tally: Tally,
+) -> dict[str, list[float]]:
+    """The parts of the reward of every completion, by name, before weighting."""
+    right = check_all(completions, examples, tally)
+    parts = {
+        "in_format": [reward_format(c) for c in completions],
+        "right": right,
+        "length": [r * reward_length(c, weights) for r, c in zip(right, completions, strict=True)],
+        "open": [
+            tally.attempt("open", lambda c=c, e=e: open_score(c, e, context.vocabulary), 0.0)
+            if e.checker == "open"
+            else 0.0
+            for c, e in zip(completions, examples, strict=True)
+        ],
+        "partly": [reward_partly(c) for c in completions],
+    }
+    for name in weights.extras:
+        if name not in EXTRA_PARTS:
+            raise ValueError(
+                f"The reward part {name!r} is not in this notebook. It is in the notebook of a "
+                "recipe that uses it: scripts/build_notebook.py --recipe NAME -o FILE."
+            )
+        values = tally.attempt(
+            name,
+            lambda name=name: EXTRA_PARTS[name](completions, examples, parts, context),
+            [0.0] * len(completions),
+        )
+        parts[name] = [float(value) for value in values]
+    return parts
+
+
+def current_weights(weights: Rewards, progress: float) -> dict[str, float]:
+    """The weights by part at a point of the stage, on a straight line to those in `late`.
+
+    >>> current_weights(Rewards(late={"right": 0.6}), progress=0.5)["right"]
+    0.7
+    """
+    now = {name: getattr(weights, name) for name in ("in_format", "right", "length", "open")}
+    now |= {"partly": weights.partly, **weights.extras}
+    share = min(1.0, max(0.0, progress))
+    return {
+        name: round((1 - share) * early + share * weights.late.get(name, early), 12)
+        for name, early in now.items()
+    }
+
+
+def total(parts: Mapping[str, float], weights: Rewards, progress: float = 0.0) -> float:
+    """The weighted sum over what could be earned at most, in 0 to 1.
+
+    Raises:
+      ValueError: the sum is not a finite number. Tunix would count it as 0 without a word.
+    """
+    by_name = current_weights(weights, progress)
+    value = sum(by_name[name] * part for name, part in parts.items())
+    most = by_name["in_format"] + max(by_name["right"] + by_name["length"], by_name["open"])
+    value /= max(1.0, most + sum(by_name[name] for name in weights.extras))
+    if not math.isfinite(value):
+        raise ValueError(f"The reward is {value}; its parts are {dict(parts)}.")
+    return min(1.0, max(0.0, value))
+
+
+class Scorer:
+    """A reward function with the signature that Tunix's learner calls.
+
+    It keeps the parts of its last batch, so that reward and metrics score every completion
+    once.
+    """
+
+    __name__ = "score"  # Tunix names its metrics by it
+
+    def __init__(self, weights: Rewards, context: Context | None = None) -> None:
+        self.weights, self.context = weights, context or Context()
+        self.tally = Tally(weights.most_failures)
+        self.last: tuple[Any, dict[str, list[float]]] = (None, {})
+
+    def parts(self, completions: Sequence[str], columns: Mapping[str, Any]) -> dict:
+        """The parts of a batch, by name, before weighting."""
+        texts = [str(text) for text in completions]
+        examples = examples_from_columns(len(texts), columns)
+        if self.last[0] != (texts, examples):
+            parsed = [parse(text) for text in texts]
+            scored = score_batch(parsed, examples, self.weights, self.context, self.tally)
+            self.last = (texts, examples), scored
+        return self.last[1]
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> list[float]:
+        """The reward of every completion, in [0, 1]."""
+        parts = self.parts(completions, columns)
+        return [
+            total(
+                {name: values[i] for name, values in parts.items()},
+                self.weights,
+                self.context.progress,
+            )
+            for i in range(len(completions))
+        ]
+
+
 def components(
     prompts: Sequence[str],
     completions: Sequence[str],
@@ -131,31 +335,15 @@ def components(
     **columns: Sequence[Any],
 ) -> dict[str, list[float]]:
     """The parts of the reward of every completion, by name, before weighting."""
-    examples = examples_from_columns(len(completions), columns)
-    scored = [
-        score(parse(completion), example, weights or Rewards())
-        for completion, example in zip(completions, examples, strict=True)
-    ]
-    return {name: [parts[name] for parts in scored] for name in ("in_format", "right", "length")}
+    return Scorer(weights or Rewards()).parts(completions, columns)
 
 
-def reward_function(weights: Rewards) -> Callable[..., list[float]]:
-    """A reward function with the signature that Tunix's learner calls."""
+def combined(
+    prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
+) -> list[float]:
+    """The reward with its default weights and length band: a list in [0, 1]."""
+    return Scorer(Rewards())(prompts, completions, **columns)
 
-    def reward(
-        prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
-    ) -> list[float]:
-        parts = components(prompts, completions, weights, **columns)
-        return [
-            total({name: values[i] for name, values in parts.items()}, weights)
-            for i in range(len(completions))
-        ]
-
-    return reward
-
-
-combined = reward_function(Rewards())
-combined.__doc__ = "The reward with its default weights and length band: a list in [0, 1]."
 
 # %%
 combined(

@@ -6,7 +6,6 @@
 
 # %%
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,9 +18,8 @@ from tunix.sft import utils as sft_utils
 from submission.budget import Deadline, until
 from submission.checkpoints import prepare_saves, saving_options
 from submission.config import Run
-from submission.data import batched, pad_tokens, shuffled_forever, tokenize
+from submission.data import Mixture, batched, mixed_forever, pad_tokens, tokenize
 from submission.metrics import SilentBar, StepLog, total_seconds
-from submission.prompts import Example
 from submission.updates import make_optimizer, use_adapter_only_step
 
 # %%
@@ -46,7 +44,7 @@ def sft_model_input(batch: peft_trainer.TrainingInput, pad_id: int) -> dict[str,
 def train_sft(
     policy: nnx.Module,
     tokenizer: Any,
-    examples: Sequence[Example],
+    rows: Mixture,
     run: Run,
     mesh: Mesh,
     checkpoints: pathlib.Path,
@@ -76,10 +74,10 @@ def train_sft(
 
     def batches() -> Any:
         nonlocal trained_tokens
-        rows = [tokenize(tokenizer, example) for example in examples]
-        stream = batched(shuffled_forever(rows, run.seed), settings.batch_size)
+        stream = batched(mixed_forever(rows, run.seed), settings.batch_size)
         for batch, _ in zip(stream, range(settings.steps), strict=False):
-            tokens_BT, mask_BT = pad_tokens(batch, settings.length, tokenizer.pad_id())
+            tokens = [tokenize(tokenizer, example) for example in batch]
+            tokens_BT, mask_BT = pad_tokens(tokens, settings.length, tokenizer.pad_id())
             trained_tokens += int((tokens_BT != tokenizer.pad_id()).sum())
             yield peft_trainer.TrainingInput(input_tokens=tokens_BT, input_mask=mask_BT)
 

@@ -90,16 +90,58 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: prompts
 
 # %%
+# inline: sandbox
+
+# %%
+# inline: code_answers
+
+# %%
+# inline: answer_text
+
+# %%
+# inline: number_forms
+
+# %%
+# inline: number_answers
+
+# %%
+# inline: math_answers
+
+# %%
 # inline: checkers
 
 # %%
+# inline: adapters
+
+# %%
+# inline: reading
+
+# %%
+# inline: mixture
+
+# %%
 # inline: data
+
+# %%
+# inline: prepared
 
 # %% [markdown]
 # ## Your Tunix finetuning code
 
 # %%
+# inline: curriculum
+
+# %%
+# inline: texts
+
+# %%
+# inline: open_answers
+
+# %%
 # inline: rewards
+
+# %%
+# inline: more_rewards (recipes: shaped)
 
 # %%
 # inline: model
@@ -142,24 +184,17 @@ stock_folder = locate(run.model, profile.download_minutes)
 tokenizer = load_tokenizer(stock_folder)
 
 # %%
-sft_examples = load_examples(
-    profile.sft_sources[run.recipe],
-    tokenizer,
-    lengths,
-    needs_trace=True,
-    minimum_kept=profile.sft.minimum_kept,
-)
-grpo_examples = load_examples(
-    profile.grpo_sources, tokenizer, lengths, needs_trace=False, minimum_kept=0.5
-)
-held_out = load_examples(
-    (profile.evaluation.source,),
-    tokenizer,
-    lengths,
-    needs_trace=False,
-    minimum_kept=0.5,
-    at_most=profile.evaluation.rows,
-)
+rows = rows_of_run(run, tokenizer)
+held_out = rows["held_out"].examples
+
+# %% [markdown]
+# What each stage draws from, by source and share:
+
+# %%
+for stage_name in ("sft", "grpo"):
+    for source, found in rows[stage_name].groups.items():
+        share = rows[stage_name].shares[source]
+        print(f"{stage_name}: {share:.0%} from {source}, {len(found):,} rows")
 
 # %% [markdown]
 # Stock Gemma, with an adapter that does nothing yet: LoRA's second factor starts at zero.
@@ -208,7 +243,7 @@ stages.append(
     train_sft(
         lora_policy,
         tokenizer,
-        sft_examples,
+        rows["sft"],
         run,
         mesh,
         folder.checkpoints,
@@ -232,7 +267,7 @@ stages.append(
     train_grpo(
         lora_policy,
         tokenizer,
-        grpo_examples,
+        rows["grpo"],
         run,
         mesh,
         folder.checkpoints,

@@ -1,0 +1,251 @@
+# %% [markdown]
+# ### What people write around an answer
+#
+# Nobody writes a bare `42`. It comes as `**42**`, `$\boxed{42}$`, "The answer is 42.", `４２`. Four
+# things are taken off before anything is compared: typography (one minus sign instead of five,
+# `⁶` as `^6`, `½` as `1/2`), LaTeX and Markdown, a lead-in, and the final stop. What is never
+# taken off is a doubt: "about 42", "not 42" and "42?" stay as they are, and stay wrong.
+
+# %%
+import functools
+import re
+import unicodedata
+from collections.abc import Callable
+
+LONGEST_ANSWER = 400  # characters; nothing that is an answer is longer
+
+# Words that make an answer less than an answer, wherever they stand.
+HEDGES = frozenset(
+    "or either maybe perhaps possibly probably presumably likely unlikely unsure uncertain unknown "
+    "guess guessing guessed might depends depending alternatively otherwise wait hmm idk "
+    "undetermined undecided doubt doubtful".split()
+)
+NEGATIONS = frozenset(
+    "no not never nor neither none nope cannot without wrong incorrect false untrue mistaken isn't "
+    "aren't wasn't weren't don't doesn't didn't won't wouldn't can't couldn't shouldn't hasn't "
+    "haven't hadn't ain't isnt arent wasnt dont doesnt cant anything except unless".split()
+)
+# Words that change the number behind or before them.
+OPERATORS = frozenset(
+    "about approximately approx around roughly circa ca almost nearly close under below beyond "
+    "between than least most half twice double triple plus minus times squared cubed root sqrt log "
+    "ln sin cos tan exp abs reciprocal opposite inverse factorial modulo if".split()
+)
+REASON = re.compile(
+    r"(?:because|since|as|given|for|due to|explanation|reason|reasoning|i\.?e\.?|that is|namely"
+    r"|so that|this is because|which is because|it is because)\b[:,]?\s",
+    re.IGNORECASE,
+)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, contractions whole.
+
+    >>> words_of("It isn't 42, Ann.")
+    ['it', "isn't", 'ann']
+    """
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
+
+
+# %% [markdown]
+# **Typography and mark-up.** After this step there is one spelling of everything: digits are
+# ASCII, `\frac{3}{4}` is `3/4`, `10⁶` and `10^{6}` are `10^6`.
+
+# %%
+SAME_SIGN = str.maketrans(
+    dict.fromkeys("−‐‑﹣", "-")
+    | dict.fromkeys("’‘ʼ`´", "'")
+    | dict.fromkeys("“”„«»", '"')
+    | dict.fromkeys("⁄∕", "/")
+    | dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad✅✓✔☑🎉\ufe0f")
+    | {"。": ".", "º": "°", "∙": "·", "⋅": "·", "∗": "*", "✕": "×", "✖": "×"}
+)
+SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+DOLLAR = "¤"
+ARGUMENT, FLAT = r"\s?(?:\{\s?(-?[\w.,]+)\s?\}|(\d))", r"\s?\{([^{}]+)\}"
+# In this order, and until nothing changes: what stands inside comes out first.
+LATEX = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"<sup>([^<>]*)</sup>", r"^\1"),
+        (r"</?(?:b|strong|i|em|u|code|p|span|sub|br|center|mark)\s?/?>", " "),
+        (r"\\\(|\\\)|\\\[|\\\]|\\(?:left|right|displaystyle|bf|rm)(?![A-Za-z])|\\!", ""),
+        (r"(?<=\d)(?:\\[,:; ]|~)(?=\d{3})", " "),
+        (r"\\[,:;]|\\ |\\q?quad(?![A-Za-z])|(?<=[\w}])~(?=[\w\\])", " "),
+        (r"(?<=\d)\{,\}(?=\d)", ","),
+        (r"\\([%#&_])", r"\1"),
+        (r"\^\s?\{?\s?\\(?:circ|degree)(?![A-Za-z])\s?\}?|\\degree(?![A-Za-z])", "°"),
+        (r"\\times(?![A-Za-z])", "×"),
+        (r"\\c?dot(?![A-Za-z])", "·"),
+        (r"\\div(?![A-Za-z])", "÷"),
+        (r"\\pi(?![A-Za-z])", "π"),
+        (r"\\(?:approx|simeq)(?![A-Za-z])", "≈"),
+        (r"\\(?:Rightarrow|rightarrow|implies|to)(?![A-Za-z])", "→"),
+        (r"\\(?:overline|bar|dot)\{(\d+)\}", r"(\1)"),
+        (r"\\(?:boxed|fbox|text|textbf|textit|textrm|emph|mathbf|mathrm|mathit|mathsf|mbox|bm"
+         r"|operatorname)\s?\{([^{}]*)\}", r" \1 "),
+        (r"\^\s?\{\s?([-+]?\w+)\s?\}", r"^\1"),
+        (rf"\\[dtc]?frac{ARGUMENT}{ARGUMENT}", r" \1\2/\3\4 "),
+        (rf"\\[dtc]?frac{FLAT}{FLAT}", r" (\1)/(\2) "),
+        (r"\{\s?(\d+)\s?\\over\s?(\d+)\s?\}", r" \1/\2 "),
+    )
+)  # fmt: skip
+EMPHASIS = re.compile(
+    r"(?<![\w*])\*(?=\S)([^*\n]*)(?<=\S)\*(?![\w*])|(?<!\w)_(?=\S)([^_\n]*)(?<=\S)_(?!\w)"
+)
+
+
+@functools.lru_cache(maxsize=4096)  # the choices of a row are read for every completion
+def plain_text(text: str) -> str:
+    r"""The text in plain characters, without LaTeX, Markdown and HTML.
+
+    >>> plain_text(r"$\boxed{3\frac{1}{2}}$"), plain_text("**１０⁶** €"), plain_text("−½")
+    ('3 1/2', '10^6 €', '- 1/2')
+    """
+    text = text.replace(r"\$", DOLLAR)  # a price; a bare $ may open a formula
+    text = SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
+    text = text.replace("−", "-").replace("′", "'")
+    text = re.sub("[¼-¾⅐-⅞↉]", lambda m: f" {unicodedata.normalize('NFKC', m[0])} ", text)
+    text = unicodedata.normalize("NFKC", re.sub("[`]{3}[a-z]*\n|[`]", "", text))
+    text = text.translate(SAME_SIGN)
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    text = re.sub(r"(?<=\d)\s?\*\*\s?(?=[-\d(])", "^", text).replace("**", "").replace("__", "")
+    for _ in range(8):  # as deep as mark-up is ever nested
+        before = text
+        for pattern, replacement in LATEX:
+            text = pattern.sub(replacement, text)
+        if text == before:
+            break
+    text = EMPHASIS.sub(r"\1\2", re.sub(r"\$\$?([^$]*)\$\$?", r"\1", text)).replace(DOLLAR, "$")
+    text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
+    return text.replace(" ^", "^").strip()
+
+
+# %% [markdown]
+# **Lead-ins**: a label ("Final answer:"), a connective ("So,"), and a sentence whose verb hands
+# the answer over ("The capital of France is", "She has"). A sentence with a doubt in it, a
+# negation, or a word that changes the number ("half of it is") is no lead-in.
+
+# %%
+LABEL = re.compile(
+    r"(?:#+ ?|[•→⇒∴=]>? ?|[-=]+> ?|\\therefore )?"
+    r"(?:(?:the|my|our|your|final|correct|right|short|best|numerical|sorted) ){0,4}"
+    r"(?:(?:answer|ans|result|total|sum|solution|conclusion|output|value|response|choice|option"
+    r"|verdict|difference|product|quotient|sorted|order|list|sequence|words?) ?"
+    r"(?:[:=→—–]|->|=>)+\s*"
+    r"|(?:answer|ans)\s(?=[-+$]?\d|[(\[]?[A-Za-z][)\]]?(?:\W|$)|yes\b|no\b|true\b|false\b))",
+    re.IGNORECASE,
+)
+ARROW = re.compile(r"(?:#+|[•→⇒∴]|[-=]+>|=|\\therefore|\*|-(?= [^\W\d_]))\s?(?=\S)")
+CONNECTIVE = re.compile(
+    r"(?:and so|so|thus|therefore|hence|then|finally|overall|altogether|as a result|consequently"
+    r"|in (?:conclusion|total|short|summary|all|the end)|to (?:conclude|sum up)"
+    r"|(?:i|we) (?:think|believe|say|choose|pick|select|chose|get|got|have|find|would say"
+    r"|would choose|would pick|would go with|go with)(?: that)?"
+    r"|i'd (?:say|choose|pick|go with)|(?:choose|pick|select)|(?:it|that|there|this|he|she)'s"
+    r"|exactly|equals|a total of|(?:in )?the year(?= \d)|in(?= \d{4}$))\b ?[,:]?\s+(?=\S)",
+    re.IGNORECASE,
+)
+SUBJECT = r"(?P<subject>(?:[^\W\d_][\w'-]*,?\s){1,14}?)"
+HANDED_OVER = (
+    r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
+    r"|indeed|clearly|left with|option|choice|answer))*\s?[:,]?\s?(?=\S)"
+)
+SENTENCES = (  # "The number she has is 42" is about "is": it is looked for first
+    re.compile(
+        rf"{SUBJECT}(?:is|are|was|were|(?:would|must|should|will) be|equals?){HANDED_OVER}", re.I
+    ),
+    re.compile(
+        rf"{SUBJECT}(?:has|have|had|makes?|made|gives?|gets?|got|costs?|pays?|paid|earns?|earned"
+        r"|needs?|needed|sells?|sold|spends?|spent|buys?|bought|eats?|ate|weighs?|measures?|takes?"
+        r"|took|travel(?:s|led|ed)?|walk(?:s|ed)|runs?|ran|used?|uses|saves?|saved|collect(?:s|ed)"
+        r"|picked|finds?|found|owes?|contains?|holds?|reads?|keeps?|kept"
+        rf"|(?:comes|amounts|adds up|add up) to){HANDED_OVER}",
+        re.I,
+    ),
+)
+VERDICT = re.compile(
+    r"\s(?:is|would be|must be|should be)\s(?:(?:the|my|our)\s)?"
+    r"(?:(?:final|correct|right|best|only)\s?){0,2}(?:answer|choice|option|result|one)?$",
+    re.IGNORECASE,
+)
+BRACKETS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
+
+
+def is_wrapped(text: str) -> bool:
+    """Does the bracket or quote at the start close at the very end, around more than a list?
+
+    >>> is_wrapped("((B) iron)"), is_wrapped("(a) or (b)"), is_wrapped("(1, 2)")
+    (True, False, False)
+    """
+    inner, close = text[1:-1], BRACKETS.get(text[:1])
+    if not inner or not text.endswith(close or "\0") or re.search(r",(?!\d{3}\b)", inner):
+        return False
+    if close == text[0]:
+        return close not in inner
+    depth = 0
+    for sign in inner:
+        depth += (sign == text[0]) - (sign == close)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def unwrap(text: str) -> str:
+    """Without the brackets, quotes and final stop around the whole text; a tuple keeps its own.
+
+    >>> unwrap('("42.")'), unwrap("(a) or (b)"), unwrap("42?"), unwrap("3.1...")
+    ('42', '(a) or (b)', '42?', '3.1...')
+    """
+    before = None
+    while text != before:
+        before = text
+        text = text.strip()
+        if not text.endswith(".."):
+            text = text.rstrip(".!,;:").strip() or text
+        if is_wrapped(text):
+            text = text[1:-1]
+    return text
+
+
+def undress(answer: str, clean: Callable[[str], str] = plain_text) -> str:
+    """Without mark-up, label, connective and final stop; the sentence, if any, stays.
+
+    >>> undress("**Final answer:** So, the answer is 42.")
+    'the answer is 42'
+    """
+    text, before = clean(answer[:LONGEST_ANSWER]), None
+    text = unwrap(text if len(text) <= 2 * LONGEST_ANSWER else "")  # one sign may stand for many
+    while text != before:
+        before = text
+        for opening in (LABEL, CONNECTIVE, ARROW):
+            if match := opening.match(text):
+                text = unwrap(text[match.end() :])
+    return text
+
+
+def after_lead_in(text: str) -> str:
+    """What the verb of a sentence hands over; the text itself if it is no such sentence.
+
+    >>> after_lead_in("the capital of France is Paris"), after_lead_in("half of it is 42")
+    ('Paris', 'half of it is 42')
+    """
+    doubts = HEDGES | NEGATIONS | OPERATORS | {"less", "more", "fewer", "next", "before", "after"}
+    for sentence in SENTENCES:
+        if match := sentence.match(text):
+            doubtful = doubts & set(words_of(match["subject"]))
+            return text if doubtful else unwrap(text[match.end() :])
+    return text
+
+
+def strip_dressing(answer: str, clean: Callable[[str], str] = plain_text) -> str:
+    r"""The answer alone: without mark-up, lead-in, verdict ("... is correct") and final stop.
+
+    >>> strip_dressing("The answer is **42**."), strip_dressing(r"$\boxed{42}$")
+    ('42', '42')
+    >>> strip_dressing("She has 42 pears."), strip_dressing("It is not 42.")
+    ('42 pears', 'not 42')
+    """
+    text = undress(answer, clean)
+    shorter = VERDICT.sub("", text)
+    return after_lead_in(shorter if shorter.lower() not in ("it", "this", "that") else text)

@@ -1,0 +1,345 @@
+# %% [markdown]
+# ### Reading a text
+#
+# For an open answer, a text is taken apart once: into words, sentences, and what it is about.
+# Words are compared by their stems, and two short lists tell what kind of words they are:
+# *small* words join the others ("of", "because"), *common* ones fit any subject, or speak of texts
+# and how good they are ("important", "many", "paragraph"). What is left are the *topic* words.
+
+# %%
+import collections
+import dataclasses
+import functools
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+# %% tags=["plumbing"]
+SMALL_WORDS = frozenset(
+    "a about above after again against all also although am among an and any are around as at "
+    "be because been before behind being below between both but by can cannot could did do does "
+    "doing don't down during each either else even ever every few for from further had has have "
+    "having he her here hers herself him himself his how however i i'm i'd i'll if in into is "
+    "isn't it it's its itself just less let like may me might mine more most much must my myself "
+    "neither never no nor not now of off on once one only onto or other our ours ourselves out "
+    "over own per perhaps quite rather same shall she should since so some still such than that "
+    "that's the their theirs them themselves then there these they this those though through "
+    "thus to together too toward towards under unless until up upon us very via was wasn't we "
+    "were what whatever when whenever where wherever whether which while who whoever whom whose "
+    "why will with within without would yet you your yours yourself".split()
+)
+COMMON_WORDS = frozenset(
+    "looks looking wait introduce introduces introduction development climax ending resolve "
+    "resolved paragraph paragraphs style length reader readers beautiful beautifully touching "
+    "wonderful fantastic "
+    "brilliant creative creativity original funny score scores grade graded quality ask asks asked "
+    "asking another suggest suggestion suggestions gladly convincing describe describes wise "
+    "able account act facet facets circumstance circumstances depend depends compare compared "
+    "carefully careful check checked choose topics issues matters sides side "
+    " actually add additional again ago almost along already always amazing "
+    "answer appear approach area aspect aspects ask available back bad based basic become began "
+    "begin best better big bring call called came case certain certainly change clear clearly "
+    "come common complete completely conclusion consider considered considering context correct "
+    "course create day deep deeply definitely detail detailed details different difficult "
+    "discuss discussed discussing easy effective end enough especially essential etc everyone "
+    "everything exactly example examples excellent explain explained explore explored exploring "
+    "extremely fact factor factors feel felt final finally find first follow following form found "
+    "full fully general generally get give given go goes going gone good got great greatly group "
+    "happen happened hard help helpful high highly hold hope huge idea ideas important "
+    "importantly improve include included including indeed information insight insights instead "
+    "interesting involve involved issue it keep key kind knew know known large last later lead "
+    "leads least left level life line list little long look looked lot made main mainly make "
+    "makes making manner many matter mean means mention method move multiple nature necessary "
+    "need needed new next nice nothing number obviously often ok okay option options order "
+    "others overall part particular parts people perfect person perspective perspectives place "
+    "please point points possible power previous probably problem process properly provide put "
+    "question quickly read ready real really reason reasoning regard relate related relevant "
+    "respect response result results right said saw say says second see seem seemed seen sense "
+    "set several show shown significant similar simple simply situation small solution "
+    "something sometimes soon sort start started step steps story strong subject such summary "
+    "sure take taken taking talk task tell term text thing things think third thought time times "
+    "today told topic toward tried true truly try turn two type understand understanding unique "
+    "use used useful using usual usually valuable value various view want wanted way ways well "
+    "went whole wide word words work world write writing written wrong year years yes".split()
+)
+HESITATIONS = frozenset("uh um er eh ah oh hmm wow wait".split())
+PRONOUNS = frozenset(
+    "he she it they him her them his hers its their this that these those who i you we me us my "
+    "your our there one here".split()
+)
+DETERMINERS = frozenset("the a an my your his her its our their every".split())
+SUBJECTS = frozenset("i you he she it we they".split())
+AUXILIARIES = frozenset("is are was were been am has does did would could should".split())
+JOINERS = frozenset("and or but because so although".split())
+PREPOSITIONS = frozenset("of at with from into between during without".split())
+# Two words that do not follow each other in an English sentence; a few are rare, not wrong.
+CLASH = (
+    (DETERMINERS - {"her"}, PREPOSITIONS | JOINERS | AUXILIARIES | SUBJECTS | {"the", "a", "an"}),
+    (DETERMINERS - {"her"}, frozenset("in on to by for about".split())),
+    (frozenset("in on to by for with at from".split()), frozenset({"of"})),
+    (frozenset("of with at into".split()), frozenset("in on with from into by for".split())),
+    (frozenset("has have had".split()), frozenset("is are was were has of and or".split())),
+    (PREPOSITIONS, (JOINERS - {"so"}) | AUXILIARIES | {"i", "he", "she", "we", "they"}),
+    (JOINERS - {"so"}, JOINERS - {"so", "because", "although"}),
+    (frozenset({"i"}), frozenset("is are has does".split())),
+    (frozenset("you we they".split()), frozenset("is was has does am".split())),
+    (frozenset("he she it".split()), frozenset("are were am".split())),
+)
+CLASHES = frozenset((left, right) for lefts, rights in CLASH for left in lefts for right in rights)
+NEVER_LAST = (DETERMINERS - {"her", "his", "its"}) | {"and", "or", "but", "because"}
+SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
+WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
+# Words, ends of sentences, and the marks of list items.
+TEXT_PIECE = re.compile(rf"{WORD}|[.!?…]+[\"'”’)\]]*(?=\s)|;\s|\n\s*[-*•–]?")
+ITEM_MARKS = frozenset("-*•–")
+
+
+# %%
+def stem(word: str) -> str:
+    """A word without its ending, at most seven letters; crude, but alike for related words.
+
+    >>> stem("rains"), stem("raining"), stem("rain")
+    ('rain', 'rain', 'rain')
+    """
+    for suffix in SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            word = word[: -len(suffix)] + ("y" if suffix == "ies" else "")
+            break
+    return (word[:-1] if len(word) > 3 and word[-1] == "e" else word)[:7]
+
+
+def topic_stem(word: str) -> str:
+    """The stem of a topic word; empty for a small, a common or a very short one.
+
+    >>> topic_stem("rains"), topic_stem("because"), topic_stem("important")
+    ('rain', '', '')
+    """
+    if len(word) < 3 or word in SMALL_WORDS or word in COMMON_WORDS:
+        return ""
+    return stem(word)
+
+
+class Stems(dict):
+    """Topic stems by word, each worked out once; emptied before it grows large."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) > 100_000:
+            self.clear()
+        self[word] = topic_stem(word)
+        return self[word]
+
+
+TOPIC_STEMS = Stems()
+
+
+def is_sentence(words: Sequence[str]) -> bool:
+    """Do small words join the others, in an order that English allows?
+
+    Between a seventh and four fifths of the words are small, no more than eight of one kind
+    stand in a row, and no two stand together that cannot. A line of up to four words needs one
+    that is small or common.
+
+    >>> is_sentence("the yeast eats the sugar and gives off a gas".split())
+    True
+    >>> is_sentence("yeast bread rise sugar gas dough".split())
+    False
+    >>> is_sentence("sugar the and yeast a of gas gives eats".split())
+    False
+    """
+    if 4 * sum(word in HESITATIONS for word in words) > len(words):
+        return False
+    if len(words) < 5:
+        return any(word in SMALL_WORDS or word in COMMON_WORDS for word in words)
+    kinds = "".join(["s" if word in SMALL_WORDS else "t" for word in words])
+    if not 0.15 <= kinds.count("s") / len(words) <= 0.8 or words[-1] in NEVER_LAST:
+        return False
+    if "sssssssss" in kinds or "ttttttttt" in kinds:
+        return False
+    return 2.5 <= len("".join(words)) / len(words) <= 9 and CLASHES.isdisjoint(
+        itertools.pairwise(words)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """One sentence or line."""
+
+    words: tuple[str, ...]
+    topic: frozenset[str]  # stems
+    sound: bool  # is built like one
+    leans: bool  # on the sentence before it: has a pronoun, or is the next item of a list
+    opens: bool  # a paragraph
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text, taken apart once."""
+
+    words: tuple[str, ...]  # lower case, in order
+    topic: collections.Counter  # stems of the topic words
+    sentences: tuple[Sentence, ...]
+    quads: frozenset  # sets of four words in a row
+
+    @property
+    def content(self) -> set[str]:
+        """The different topic words."""
+        return set(self.topic)
+
+
+LONGEST_TEXT = 20_000  # characters; beyond them nothing is read
+
+
+def read_text(text: str) -> Text:
+    """Takes a text apart; linear in its length."""
+    pieces = TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n")
+    sentences: list[Sentence] = []
+    words: list[str] = []
+    topic: collections.Counter = collections.Counter()
+    found: list[str] = []
+    is_item, opens = text.lstrip()[:1] in ITEM_MARKS, True
+    for piece in pieces:
+        if piece[0].isalnum():
+            found.append(piece)
+            continue
+        if len(found) == 1 and found[0].isdigit():  # "3." before an item
+            is_item, found = True, []
+            continue
+        if found:
+            stems = [s for word in found if (s := TOPIC_STEMS[word])]
+            topic.update(stems)
+            words += found
+            leans = is_item or not PRONOUNS.isdisjoint(found)
+            sound = is_sentence(found)
+            sentences.append(Sentence(tuple(found), frozenset(stems), sound, leans, opens))
+            found, opens = [], False
+        is_item = piece[-1] in ITEM_MARKS
+        opens = opens or piece.count("\n") > 1
+    quads = zip(words, words[1:], words[2:], words[3:], strict=False)
+    return Text(tuple(words), topic, tuple(sentences), frozenset(quads))
+
+
+read_source_text = functools.lru_cache(maxsize=4096)(read_text)  # questions and references
+
+
+# %% [markdown]
+# **What is kept** of a text: sentences that are built like sentences, that hang together with the
+# question, and that say something not yet said. Two sentences hang together when they share a
+# topic word, or when one leans on the other by a pronoun; the first leans on the question.
+
+
+# %%
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What counts of a text."""
+
+    words: int  # no more than three for each different topic word: filler adds few of these
+    content: frozenset[str]  # topic words
+    share: float  # of all words, 0 to 1
+
+
+def hang_together(text: Text, known: Iterable[str]) -> list[bool]:
+    """For each sentence: does a chain of sentences lead from it to what is known?
+
+    A pronoun reaches over one sentence that has no link of its own, but not into the paragraph
+    before.
+    """
+    sentences, reached = text.sentences, set(known)
+    linked = [False] * len(sentences)
+    for _ in range(4):  # a chain may run backwards; nearly always two rounds are enough
+        far, changed = 0, False  # how many sentences since a linked one
+        for i, sentence in enumerate(sentences):
+            if sentence.sound and not linked[i]:
+                leans = i == 0 or (sentence.leans and far <= 1)
+                led_back = i + 1 < len(linked) and linked[i + 1] and sentences[i + 1].leans
+                if leans or led_back or not reached.isdisjoint(sentence.topic):
+                    linked[i] = changed = True
+                    reached |= sentence.topic
+            far = 0 if linked[i] else far + (9 if sentence.opens and i else 1)
+        if not changed:
+            break
+    return linked
+
+
+def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = False) -> Kept:
+    """What counts of a text, beside the topic words that are known already.
+
+    Args:
+      text: the text.
+      known: topic words to which it has to be linked.
+      loose: a story or a poem: its sentences need no link.
+      terse: a name or a haiku: its lines need not be sentences either.
+
+    >>> about = {"bread", "ris"}
+    >>> keep(read_text("The bread has yeast in it. It gives off gas. Tubas are loud."), about).words
+    10
+    >>> keep(read_text("The bread has yeast in it. " * 3), about).share
+    0.3333333333333333
+    """
+    said: set[str] = set()
+    words = kept_words = 0
+    together = [True] * len(text.sentences) if loose else hang_together(text, known)
+    for sentence, is_linked in zip(text.sentences, together, strict=True):
+        new = sentence.topic - said
+        sound = sentence.sound or (terse and len(sentence.words) < 5)
+        if sound and is_linked and len(new) >= 0.34 * len(sentence.topic):
+            kept_words += len(sentence.words)
+            words += len(sentence.words) if new else 0  # one that names nothing adds no length
+            said |= sentence.topic
+    share = kept_words / max(1, len(text.words))
+    return Kept(min(words, 3 * len(said)), frozenset(said), share)
+
+
+# %% [markdown]
+# How much a word says is its inverse document frequency. The vocabulary is fitted **once**,
+# over all questions and references of a run; fitted per sample, every word of a short text
+# would look rare. Without a run, every topic word counts alike.
+
+
+# %%
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """How much each topic word says."""
+
+    idf: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unseen: float = 1.0
+
+    @classmethod
+    def fit(cls, texts: Iterable[str]) -> "Vocabulary":
+        """Smoothed idf over texts: ln((1 + n) / (1 + texts with the word)) + 1.
+
+        >>> words = Vocabulary.fit(["red fox", "red hen", "red owl"])
+        >>> words.idf["red"] < words.idf["fox"]
+        True
+        """
+        count, seen = 0, collections.Counter()
+        for text in texts:
+            count += 1
+            seen.update(read_text(text).content)
+        idf = {word: math.log((1 + count) / (1 + n)) + 1 for word, n in seen.items()}
+        return cls(idf, math.log(1 + count) + 1)
+
+    def weight(self, words: Iterable[str]) -> float:
+        """The sum of the words' weights."""
+        return sum(self.idf.get(word, self.unseen) for word in words)
+
+    def weights(self, text: str) -> dict[str, float]:
+        """The TF-IDF vector of a text, of length 1 (empty for a text without topic words)."""
+        vector = {
+            word: (1 + math.log(count)) * self.idf.get(word, self.unseen)
+            for word, count in read_source_text(text).topic.items()
+        }
+        size = math.sqrt(sum(value * value for value in vector.values()))
+        return {word: value / size for word, value in vector.items()}
+
+
+PLAIN = Vocabulary()
+
+
+def cosine(left: Mapping[str, float], right: Mapping[str, float]) -> float:
+    """The cosine of two unit vectors, 0 to 1.
+
+    >>> round(cosine(PLAIN.weights("red fox"), PLAIN.weights("red hen")), 3)
+    0.5
+    """
+    return sum(value * right[word] for word, value in left.items() if word in right)

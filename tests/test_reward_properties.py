@@ -1,0 +1,171 @@
+"""What holds for every completion, whatever stands in it."""
+
+import concurrent.futures
+import json
+import math
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from submission import open_answers, rewards
+from submission.prompts import TAGS, Example
+
+ROWS = (
+    Example("What is 6 times 7?", "42", "number", domain="math"),
+    Example("Which is a metal?", "B", "choice", domain="science", choices=("air", "iron", "oak")),
+    Example("Is water wet?", "yes", "boolean", domain="logic"),
+    Example("Say sun cat backwards.", "cat sun", "text"),
+    Example("Write a story about a fox in the snow.", "", "open", domain="creative"),
+    Example("Why does bread rise?", "Yeast gives off gas.", "open", domain="science"),
+)
+PIECES = (
+    *TAGS,
+    *(
+        "42",
+        "B",
+        "yes",
+        "no",
+        "cat sun",
+        "The answer is",
+        "\\boxed{",
+        "}",
+        "$",
+        "**",
+        "/",
+        "^",
+        ".",
+    ),
+    *(
+        "bread",
+        "yeast",
+        "the",
+        "fox ",
+        " and ",
+        "\n",
+        "\u200b",
+        "½",
+        "٤٢",
+        "￼",
+        "\x00",
+        "💡",
+        "<cut>",
+    ),
+    *("9" * 400, "(" * 50, "a" * 3000, "1e999", "nan", "-inf", "10^9", "<end_of_turn>"),
+)
+noise = st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=12).map("".join)
+tagged = st.tuples(noise, noise).map(
+    lambda parts: f"<reasoning>{parts[0]}</reasoning><answer>{parts[1]}</answer>"
+)
+completion = noise | tagged
+row = st.sampled_from(ROWS)
+quick = settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+
+
+def score(pairs):
+    columns = {name: [e.columns()[name] for e, _ in pairs] for name in ROWS[0].columns()}
+    return rewards.combined([e.question for e, _ in pairs], [t for _, t in pairs], **columns)
+
+
+@quick
+@given(row, completion)
+def test_every_reward_is_a_number_from_0_to_1(example, text):
+    (value,) = score([(example, text)])
+    assert isinstance(value, float)
+    assert math.isfinite(value)
+    assert 0.0 <= value <= 1.0
+
+
+@quick
+@given(st.lists(st.tuples(row, completion), min_size=2, max_size=5), st.randoms())
+def test_neither_order_nor_batch_mates_matter(pairs, rng):
+    alone = [score([pair])[0] for pair in pairs]
+    assert score(pairs) == alone
+    order = list(range(len(pairs)))
+    rng.shuffle(order)
+    assert score([pairs[i] for i in order]) == [alone[i] for i in order]
+
+
+@quick
+@given(st.lists(st.tuples(row, completion), min_size=1, max_size=4))
+def test_off_the_main_thread_it_is_the_same(pairs):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(score, pairs).result() == score(pairs)
+
+
+@quick
+@given(row, noise)
+def test_out_of_format_nothing_is_earned(example, text):
+    if not rewards.parse(text).in_format:
+        assert score([(example, text)]) == [0.0]
+
+
+@quick
+@given(st.sampled_from(ROWS[:4]), noise, noise)
+def test_a_wrong_answer_never_earns_more_than_the_format(example, trace, answer):
+    (value,) = score([(example, f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")])
+    assert value <= 0.1 + 1e-9 or value >= 0.9 - 1e-9  # nothing between wrong and right
+
+
+@quick
+@given(st.sampled_from(ROWS[4:]), noise, noise)
+def test_every_part_of_an_open_score_is_in_range(example, trace, answer):
+    completion = rewards.parse(f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")
+    parts = open_answers.open_parts(completion, example)
+    assert all(0.0 <= value <= 1.0 for value in parts.values()), parts
+
+
+PROSE = (
+    "Yeast in the dough feeds on sugar, and it gives off carbon dioxide, which the stretchy gluten "
+    "traps. So the loaf swells while it rests, and the oven sets it. "
+)
+KINDS = {
+    "prose": PROSE,
+    "letters": "a",
+    "spaces": " ",
+    "numbers": "1,",
+    "brackets": "(",
+    "stars": "*",
+    "lines": "ab\n",
+    "dots": "x. ",
+    "yes": "yes, ",
+    "tags": "<answer>",
+    "half tags": "< answer ",
+    "fractions": "\\frac{1}{",
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("example", ROWS, ids=lambda e: f"{e.checker}-{e.domain}")
+def test_time_grows_no_faster_than_the_length(name, example):
+    def seconds(length):
+        body = (KINDS[name] * length)[:length]
+        text = f"<reasoning>{body}</reasoning><answer>{body}</answer>"
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            score([(example, text)])
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    # Sixteen times the length: twice sixteen times the time is borne, and a floor for noise.
+    assert seconds(64_000) < 32 * max(seconds(4_000), 0.0005)
+
+
+@pytest.mark.parametrize("example", ROWS, ids=lambda e: f"{e.checker}-{e.domain}")
+def test_256_completions_of_768_tokens_take_half_a_second(example):
+    """Words are counted as tokens and a third: 570 words each, all of them different texts."""
+    texts = []
+    for i in range(256):
+        words = f"{PROSE} Loaf {i}. ".split() * 20
+        trace, answer = " ".join(words[:400]), " ".join(words[400:570])
+        texts.append(f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")
+    start = time.process_time()
+    score([(example, text) for text in texts])
+    assert time.process_time() - start < 0.5
+
+
+def test_columns_survive_json():
+    columns = ROWS[1].columns()
+    assert json.loads(columns["choices"]) == list(ROWS[1].choices)
