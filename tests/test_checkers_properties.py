@@ -124,9 +124,9 @@ def test_a_worker_thread_says_the_same_as_the_main_thread(answers):
 def test_a_hundred_times_the_length_does_not_take_the_time_of_an_endless_loop(pieces, row):
     for length in (checkers.LONGEST_ANSWER, 100 * checkers.LONGEST_ANSWER):
         answer = (" ".join(pieces) * length)[:length]
-        start = time.perf_counter()
+        start = time.process_time()
         checkers.check(row, answer)
-        assert time.perf_counter() - start < 0.5
+        assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("dressing", DRESSINGS[:7])
