@@ -83,6 +83,17 @@ def execute(notebook: Any, out: pathlib.Path) -> bool:
     return False
 
 
+def notebook_to_run(recipe: str) -> Any:
+    """The committed notebook; for another recipe the one built for it, with its chapters."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import build_notebook
+    from submission.config import RECIPES
+
+    if recipe in RECIPES and recipe != build_notebook.DEFAULT_RECIPE:
+        return build_notebook.build(recipe)
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
 def show_results(out: pathlib.Path) -> None:
     """Prints the results table of a finished run."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -119,7 +130,7 @@ def main() -> int:
         print(f"The run in {out} is finished. Nothing to do.")
         show_results(out)
         return 0
-    if not execute(nbformat.read(NOTEBOOK, as_version=4), out):
+    if not execute(notebook_to_run(os.environ.get("RECIPE", "")), out):
         print("The run failed.", file=sys.stderr)
         return 1
     show_results(out)

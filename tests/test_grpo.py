@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -199,7 +200,6 @@ def test_the_same_seed_gives_the_same_adapter_and_metrics(
 def test_micro_batches_and_two_updates_per_rollout_run(
     make_policy, tokenizer, rows, mesh, tmp_path
 ):
-    import dataclasses
 
     base = short_run(tmp_path)
     profile = dataclasses.replace(
@@ -265,3 +265,22 @@ def test_the_policy_and_its_reference_share_one_base(make_policy, tokenizer, mes
         strict=True,
     ):
         assert a.unsafe_buffer_pointer() == b.unsafe_buffer_pointer()
+
+
+@pytest.mark.filterwarnings("ignore:The reward part")
+def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
+    make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch
+):
+    def fail(example, answer):
+        raise OSError("no process could be started")
+
+    monkeypatch.setattr(rewards, "check", fail)
+    # The policy after a real warm start is in format; here every completion is made to be.
+    monkeypatch.setattr(
+        rewards, "parse", lambda text: prompts.Completion(text, True, "6*7=42.", "42")
+    )
+    run = short_run(tmp_path)
+    settings = dataclasses.replace(run.profile.grpo, prompts=16)
+    profile = dataclasses.replace(run.profile, grpo=settings)
+    with pytest.raises(rewards.RewardError, match="'right' has failed"):
+        train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)

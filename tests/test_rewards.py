@@ -162,9 +162,8 @@ def test_a_part_that_is_not_a_number_is_a_failure():
 
 
 def test_a_part_that_this_notebook_lacks_is_named():
-    scorer = rewards.Scorer(Rewards(extras={"no_such_part": 0.1}))
     with pytest.raises(ValueError, match=r"'no_such_part' is not in this notebook.*--recipe"):
-        scorer([""], [RIGHT], **COLUMNS)
+        rewards.Scorer(Rewards(extras={"no_such_part": 0.1}))
 
 
 def test_an_extra_part_cannot_push_the_reward_past_one(monkeypatch):

@@ -195,6 +195,7 @@ TALK = re.compile(
     r"|\b(?:the|this|a) question (?:is|what|asks|of|that)\b"
     r"|\b(?:would you like|let me know|feel free|happy to help|hope this helps|i can also)\b"
     r"|\b(?:could|can) you (?:tell me|give me|specify|clarify|share|provide)\b"
+    r"|\b(?:qualified professional|i would encourage you|you won't believe|ready to discover)\b"
     r"|\bneed (?:some )?more (?:details|information)\b|\bplease (?:specify|clarify|provide|share)\b"
     r"|\b(?:score|rating|grade|reward) \d"
 )

@@ -200,6 +200,20 @@ EXTRA_PARTS: dict[str, Part] = {}  # by name; the chapter `more_rewards` fills i
 EXTRA_SETUPS: dict[str, Callable[..., None]] = {}
 
 
+def require_parts(weights: Rewards) -> None:
+    """Are all parts here that the weights name?
+
+    Raises:
+      ValueError: names one that is not, and says how to get it.
+    """
+    for name in weights.extras:
+        if name not in EXTRA_PARTS:
+            raise ValueError(
+                f"The reward part {name!r} is not in this notebook. It is in the notebook of a "
+                "recipe that uses it: scripts/build_notebook.py --recipe NAME -o FILE."
+            )
+
+
 def check_all(completions: Sequence[Completion], examples: Sequence[Example], tally: Tally) -> list:
     """1.0 where the answer is right. Code runs in child processes, several at once."""
 
@@ -245,11 +259,6 @@ def score_batch(
         "partly": [reward_partly(c) for c in completions],
     }
     for name in weights.extras:
-        if name not in EXTRA_PARTS:
-            raise ValueError(
-                f"The reward part {name!r} is not in this notebook. It is in the notebook of a "
-                "recipe that uses it: scripts/build_notebook.py --recipe NAME -o FILE."
-            )
         values = tally.attempt(
             name,
             lambda name=name: EXTRA_PARTS[name](completions, examples, parts, context),
@@ -299,6 +308,7 @@ class Scorer:
     __name__ = "score"  # Tunix names its metrics by it
 
     def __init__(self, weights: Rewards, context: Context | None = None) -> None:
+        require_parts(weights)
         self.weights, self.context = weights, context or Context()
         self.tally = Tally(weights.most_failures)
         self.last: tuple[Any, dict[str, list[float]]] = (None, {})

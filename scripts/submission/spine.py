@@ -178,6 +178,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 
 # %%
 deadline = Deadline(NOTEBOOK_START + 60 * (run.minutes or 60 * profile.hours))
+require_parts(profile.rewards)
 folder = open_run_folder(run)
 CKPT_DIR = str(folder.checkpoints)
 stock_folder = locate(run.model, profile.download_minutes)

@@ -30,6 +30,23 @@ SMALL_WORDS = frozenset(
     "why will with within without would yet you your yours yourself".split()
 )
 COMMON_WORDS = frozenset(
+    "accordingly actually addition additionally amazed anybody approach approaches appropriate "
+    "appropriately area arise arises background basically believe believed beneficial benefit "
+    "benefits bunch captured categories category cause causes challenge challenges characteristic "
+    "characteristics circumstances commonly component components concept concepts consequently "
+    "context contexts conversely countless crucial definitely definition depends dimension "
+    "dimensions discover diverse dynamic element elements essence essentially everybody evocative "
+    "explanation explanations extraordinary fair fairly fascinating feature features field "
+    "framework frequently fundamental furthermore generally goal goals hardly hence holistic "
+    "impact impacts increasingly incredible individual individually influence influences "
+    "inspiration inspiring involves involving journey kinds landscape likewise literally matters "
+    "meaningful merely moreover myriad mysterious nevertheless nicely nobody nonetheless notion "
+    "numerous occur occurring occurs opportunities opportunity opposite overview particular "
+    "phenomenon play playing plays plenty potential properly purpose purposes ready realm "
+    "relevance remarkable role roles significance similarly simply solutions sorts strategies "
+    "strategy stunning subject surprise surprised tapestry testament therefore timeless token "
+    "topic totally trait traits types typically ultimately understood unforgettable variety "
+    "various vital vivid wonder "
     "looks looking wait introduce introduces introduction development climax ending resolve "
     "resolved paragraph paragraphs style length reader readers beautiful beautifully touching "
     "wonderful fantastic "
