@@ -7,4 +7,5 @@ prepare_environment requirements.txt tests/requirements.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/python scripts/build_notebook.py --check
-exec .venv/bin/python -m pytest -c tests/pytest.ini --rootdir . tests "$@"
+case " $* " in *" tests/"*) ;; *) set -- tests "$@" ;; esac
+exec .venv/bin/python -m pytest -c tests/pytest.ini --rootdir . "$@"

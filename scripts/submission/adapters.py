@@ -132,7 +132,7 @@ def adapt_mixture_of_thoughts(row: Mapping[str, Any], source: Source) -> Example
 # without it nobody could know the function's name. Some of its tests need code of their own to
 # run before them; those rows are left out.
 
-# %%
+# %% tags=["plumbing"]
 CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
@@ -209,7 +209,7 @@ def adapt_mbpp(row: Mapping[str, Any], source: Source) -> Example | str:
 # of the texts is the same in every run, and no place is the right one more often than another.
 
 
-# %%
+# %% tags=["plumbing"]
 def choice_question(
     question: str, choices: tuple[str, ...], right: int, source: Source, **fields: Any
 ) -> Example | str:
@@ -288,7 +288,7 @@ def adapt_strategyqa(row: Mapping[str, Any], source: Source) -> Example | str:
 # **Open answers** have a reference to compare with, and no single right text. Text from Reddit
 # brings its mark-up along; Dolly's passages bring Wikipedia's footnote numbers.
 
-# %%
+# %% tags=["plumbing"]
 POST_TAGS = re.compile(r"\s*(?:\[\s*(?P<tag>[A-Za-z]{2,3})\s*\]\s*)+[:-]?\s*")
 NEEDS_A_PICTURE = frozenset({"IP", "MP"})  # image prompt, media prompt
 GONE = frozenset({"[deleted]", "[removed]", "[deleted by user]"})

@@ -126,7 +126,7 @@ def plain_text(text: str) -> str:
 # the answer over ("The capital of France is", "She has"). A sentence with a doubt in it, a
 # negation, or a word that changes the number ("half of it is") is no lead-in.
 
-# %%
+# %% tags=["plumbing"]
 LABEL = re.compile(
     r"(?:#+ ?|[•→⇒∴=]>? ?|[-=]+> ?|\\therefore )?"
     r"(?:(?:the|my|our|your|final|correct|right|short|best|numerical|sorted) ){0,4}"

@@ -118,7 +118,7 @@ def number_value(node: ast.expr) -> int | float | complex:
 # %% [markdown]
 # **A test, taken apart.**
 
-# %%
+# %% tags=["plumbing"]
 AROUND: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (set, frozenset, sorted, tuple, list, dict, len, round, sum, min, max, abs, bool, str)

@@ -18,7 +18,7 @@ from submission.answer_text import HEDGES, NEGATIONS, OPERATORS, plain_text, str
 from submission.number_answers import is_unit
 from submission.sandbox import SandboxError, Worker
 
-# %%
+# %% tags=["plumbing"]
 LONGEST_FORMULA = 200  # characters
 MATH_SECONDS = 2.0  # for one comparison; a usual one takes a few hundredths
 MATH_CHILD = r'''

@@ -184,7 +184,7 @@ def without_duplicates(examples: Iterable[Example]) -> Iterator[Example]:
 # The index is built once. A row is looked up in it by its words, in time linear in its length,
 # however many rows are held out.
 
-# %%
+# %% tags=["plumbing"]
 RUN, LONG_RUN = 8, 13  # words
 RUNS_SHARED = 0.6  # of the held-out row's runs
 SAME_WORDS = 0.85  # TF-IDF cosine
@@ -282,7 +282,7 @@ def figures_fit(text: AskedText, held: AskedText) -> bool:
     return collections.Counter(held.figures) <= collections.Counter(text.figures)
 
 
-# %%
+# %% tags=["plumbing"]
 class Decontaminator:
     """Finds rows that give away a held-out one."""
 

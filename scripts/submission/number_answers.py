@@ -37,7 +37,7 @@ from submission.number_forms import (
 # explanation must be the same one, or belong to a calculation or a reason that ends in it
 # ("because 6 × 7 = 42"). Calculations are worked out.
 
-# %%
+# %% tags=["plumbing"]
 UNIT = r"[^\W\d_]{1,20}(?:\^[-+]?\d|[23]\b)?"
 UNIT_WORD = re.compile(
     rf"(?:[/(]?{UNIT}(?:[/·*'-]\(?{UNIT}\)?){{0,4}}\)?|[°€£¥$₹¢][CFK]?|[\"'′]{{1,2}})'?"

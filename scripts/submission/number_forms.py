@@ -17,7 +17,7 @@ from fractions import Fraction
 # scale ("million", "%"). `1.234,50` and `3,50 €` can only be European; `1.234` is a decimal, and
 # `3,5` is two numbers.
 
-# %%
+# %% tags=["plumbing"]
 CURRENCY = r"(?:(?:US|A|C|HK|NZ)?\$|[€£¥₹₩₽]|(?:USD|EUR|GBP|CHF|JPY|INR|Rs\.?)(?=[ \d.-]))"
 SIGN = re.compile(rf"(?P<sign>[-+–])? ?(?P<currency>{CURRENCY})? ?(?P<second>[-–])? ?")
 MAGNITUDE = re.compile(
@@ -120,7 +120,7 @@ def read_digits(text: str) -> Reading | None:
 # %% [markdown]
 # **In words**: "forty-two", "minus three and a half", "two thirds", "one point five".
 
-# %%
+# %% tags=["plumbing"]
 DIGIT_WORDS = "zero one two three four five six seven eight nine".split()
 TEENS = (
     "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()

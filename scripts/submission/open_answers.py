@@ -5,11 +5,13 @@
 # without a judge is whether the text does what texts of its kind do: it is about the question,
 # it is prose, it says many different things, it has a natural length, it does not repeat or
 # copy, and its trace leads to it. None of this is quality. It separates an honest attempt from
-# no attempt, and a developed answer from a thin one, and that is all it is used for.
+# no attempt, and a developed answer from a thin one, and that is all it is used for. It reads
+# words, not meaning: false facts told fluently, or a good answer to another question that shares
+# its words, pass. Only a judge that understands could refuse those.
 #
 # What counts is what is **kept**: sentences that are English sentences, that are linked to the
-# question, and that do not say again what has been said. Padding of any kind is not kept, so it
-# adds nothing, and it lowers the share that is. Then there are two kinds of parts, each from 0
+# question, and that do not say again what has been said. Padding that is none of these adds nothing,
+# and lowers the share that is kept. Then there are two kinds of parts, each from 0
 # to 1. **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves
 # nothing, whatever the others say. **Merits** are what a better answer has more of; they are
 # averaged.
@@ -21,7 +23,8 @@
 # | `own_words` | guard | is not copied from the question |
 # | `fresh` | guard | does not repeat itself, word for word or in its frames |
 # | `does_it` | guard | is the thing asked for, not talk about it |
-# | `trace` | guard, half | a trace about the question that leads to the answer and copies neither |
+# | `honest_trace` | guard | the trace is a text of its own, no copy and not endless |
+# | `trace` | factor, 1/2 to 1 | the trace is about the question, names things, leads to the answer |
 # | `length` | merit | the length that is natural for the kind of text, or that was asked for |
 # | `specific` | merit | how many different, specific words; short text has few |
 # | `agreement` | merit | shares the reference's words, where there is a reference |

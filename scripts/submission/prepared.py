@@ -93,7 +93,7 @@ def read_rows(
 # that `config` has now. The shares are worked out anew: changing them needs no new folder.
 
 
-# %%
+# %% tags=["plumbing"]
 def tokenizer_digest(tokenizer: Any) -> str:
     """The SHA-256 of a SentencePiece model, also of one that Tunix has wrapped."""
     model = getattr(tokenizer, "tokenizer", tokenizer)

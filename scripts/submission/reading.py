@@ -39,7 +39,7 @@ from submission.adapters import ADAPTERS, COLUMNS
 from submission.config import Source
 from submission.prompts import Example, example_from_mapping
 
-# %%
+# %% tags=["plumbing"]
 Made = TypeVar("Made")
 
 
@@ -206,7 +206,7 @@ def open_source(source: Source, revision: str) -> Opened:
 # workers.
 
 
-# %%
+# %% tags=["plumbing"]
 @dataclasses.dataclass(frozen=True, order=True)
 class Place:
     """Where a reader stands: rows taken from a part of a file."""
@@ -413,7 +413,7 @@ def in_order(readers: list[Background[RowBatch]]) -> Iterator[RowBatch]:
 # **Patience.** What may fail, and be tried again: the network, the hub, a file that came in
 # pieces. What is no use trying again: a dataset that does not exist, or one with other columns.
 
-# %%
+# %% tags=["plumbing"]
 # A RuntimeError too: one thread closes the client's connections while another uses them.
 TRANSIENT = (OSError, RuntimeError, httpx.HTTPError, pa.ArrowInvalid)
 

@@ -86,7 +86,7 @@ class Outcome:
 # the time is over. A fork bomb is first stopped, process by process, and killed once there is
 # nothing new: killing one at a time would make room for the next.
 
-# %%
+# %% tags=["plumbing"]
 SUPERVISOR = r"""
 import ctypes, marshal, os, resource, select, signal, struct, sys, time
 from builtins import *  # copies: what the program does to the builtins is its own affair
@@ -239,7 +239,7 @@ def supervise():
 # A user id of its own, from the range that systemd keeps for such short-lived users, makes the
 # limit on processes count this program alone. Root has no such limit.
 
-# %%
+# %% tags=["plumbing"]
 FENCING = r"""
 # What the filter lets through, by number (x86-64).
 CALLS = dict(
@@ -379,7 +379,7 @@ def work(job, folder, supervisor):
 # than the plain types below is a problem, and so is a report that is too long, too deep, or not
 # there because the program has left early.
 
-# %%
+# %% tags=["plumbing"]
 REPORTING = r"""
 class Unreportable(Exception):
     pass
@@ -523,7 +523,7 @@ def read_report(report: bytes, count: int) -> Outcome:
 # gives the same list each time. Nothing is run between fork and exec in this process, which
 # has JAX's threads.
 
-# %%
+# %% tags=["plumbing"]
 SERVING = r"""
 def serve(job, stands):
     "Answers requests, a line each, with a function of our own."
@@ -714,7 +714,7 @@ run_calls("import os; os._exit(0)", ["double(21)"]).problem
 # stays, because the imports take a second or more, and that is killed if it takes too long over
 # one request. Its fences are those of time and memory only, since the code is ours.
 
-# %%
+# %% tags=["plumbing"]
 WORKER_START_SECONDS = 60.0  # its imports, on a busy machine
 WORKER_REPLY_BYTES = 1 << 20
 

@@ -112,7 +112,7 @@ TEXT_PIECE = re.compile(rf"{WORD}|[.!?…]+[\"'”’)\]]*(?=\s)|;\s|\n\s*[-*•
 ITEM_MARKS = frozenset("-*•–")
 
 
-# %%
+# %% tags=["plumbing"]
 def stem(word: str) -> str:
     """A word without its ending, at most seven letters; crude, but alike for related words.
 
