@@ -10,9 +10,8 @@
 # its words, pass. Only a judge that understands could refuse those.
 #
 # What counts is what is **kept**: sentences that are English sentences, that are linked to the
-# question, and that do not say again what has been said. Padding that is none of these adds nothing,
-# and lowers the share that is kept. Then there are two kinds of parts, each from 0
-# to 1. **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves
+# question, and that do not say again what has been said. Padding that is none of these adds
+# nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1. **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves
 # nothing, whatever the others say. **Merits** are what a better answer has more of; they are
 # averaged.
 #
@@ -24,7 +23,7 @@
 # | `fresh` | guard | does not repeat itself, word for word or in its frames |
 # | `does_it` | guard | is the thing asked for, not talk about it |
 # | `honest_trace` | guard | the trace is a text of its own, no copy and not endless |
-# | `trace` | factor, 1/2 to 1 | the trace is about the question, names things, leads to the answer |
+# | `trace` | factor, 1/2 to 1 | it is about the question, names things, leads to the answer |
 # | `length` | merit | the length that is natural for the kind of text, or that was asked for |
 # | `specific` | merit | how many different, specific words; short text has few |
 # | `agreement` | merit | shares the reference's words, where there is a reference |
