@@ -11,9 +11,9 @@
 #
 # What counts is what is **kept**: sentences that are English sentences, that are linked to the
 # question, and that do not say again what has been said. Padding that is none of these adds
-# nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1. **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves
-# nothing, whatever the others say. **Merits** are what a better answer has more of; they are
-# averaged.
+# nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1.
+# **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves nothing,
+# whatever the others say. **Merits** are what a better answer has more of; they are averaged.
 #
 # | part | kind | pays for |
 # |---|---|---|
