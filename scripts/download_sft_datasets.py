@@ -83,18 +83,19 @@ def find_run(options: argparse.Namespace) -> Any:
     # The configuration reads this when it is imported.
     if options.switch_on:
         os.environ["SWITCHED_ON"] = options.switch_on
-    from submission import config
-
-    wanted = [name.strip() for name in options.switch_on.split(",") if name.strip()]
-    for name in wanted:
+    try:
+        from submission import config
+    except ValueError as error:
+        raise PreparationError(str(error)) from error
+    for name in (part.strip() for part in options.switch_on.split(",") if part.strip()):
         if name not in config.SOURCES:
             raise PreparationError(
                 f"There is no source {name!r}. There are: {', '.join(config.SOURCES)}."
             )
         if not config.SOURCES[name].on and name not in config.SWITCHED_ON:
             raise PreparationError(
-                f"The source {name!r} is off ({config.SOURCES[name].licence}). Add it to "
-                "SWITCHED_ON in scripts/submission/config.py."
+                f"The source {name!r} is off ({config.SOURCES[name].licence}). Switch it on in the "
+                "environment: SWITCHED_ON."
             )
     environment = {
         "PROFILE": options.profile,

@@ -154,6 +154,7 @@ def adapt_gsm8k(row: Mapping[str, Any], source: Source) -> Example | str:
         source,
         checker="number",
         trace=CALCULATION.sub("", working).strip(),
+        difficulty=min(1.0, working.count("<<") / 8),  # steps of the reference solution
     )
 
 
@@ -198,8 +199,14 @@ def adapt_mbpp(row: Mapping[str, Any], source: Source) -> Example | str:
         "Put the Python code of the function in the answer."
     )
     challenges = tuple(filter(is_assertion, texts_of(row.get("challenge_test_list"))))
+    program = text_of(row["code"])
     return question_and_answer(
-        question, text_of(row["code"]), source, checker="code", tests=tests + challenges
+        question,
+        program,
+        source,
+        checker="code",
+        tests=tests + challenges,
+        difficulty=min(1.0, program.count("\n") / 20),  # lines of the reference program
     )
 
 
@@ -242,7 +249,8 @@ def adapt_arc(row: Mapping[str, Any], source: Source) -> Example | str:
         return "choices and labels do not match"
     if labels.count(key) != 1:
         return NO_ANSWER
-    return choice_question(question, choices, labels.index(key), source)
+    difficulty = 0.3 if source.subset == "ARC-Easy" else 0.7
+    return choice_question(question, choices, labels.index(key), source, difficulty=difficulty)
 
 
 def adapt_sciq(row: Mapping[str, Any], source: Source) -> Example | str:

@@ -178,8 +178,33 @@ SOURCES = {
         on=False,
     ),
 }
-# Names of sources that are off above, from the environment: SWITCHED_ON=sciq,xsum
-SWITCHED_ON = tuple(filter(None, os.environ.get("SWITCHED_ON", "").split(",")))
+
+
+def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """`known[name]`, or an error that lists what there is.
+
+    >>> pick("profile", "laptop", {"tiny": 1})
+    Traceback (most recent call last):
+    ValueError: Unknown profile 'laptop'. Choose one of: tiny.
+    """
+    if name not in known:
+        raise ValueError(f"Unknown {kind} {name!r}. Choose one of: {', '.join(known)}.")
+    return known[name]
+
+
+def switched_on(names: str) -> tuple[str, ...]:
+    """Names of sources that are off above, from the environment: SWITCHED_ON=sciq,xsum.
+
+    Raises:
+      ValueError: there is no such source.
+    """
+    found = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in found:
+        pick("source in SWITCHED_ON", name, SOURCES)
+    return found
+
+
+SWITCHED_ON = switched_on(os.environ.get("SWITCHED_ON", ""))
 
 
 def sources_named(*names: str) -> tuple[Source, ...]:
@@ -314,7 +339,7 @@ class Profile:
     grpo_sources: tuple[Source, ...]
     hours: float  # the wall clock of a session
     mixture: MixtureShares = MixtureShares()
-    minimum_prompts: float = 0.2  # of the rows of a source without traces that must fit
+    minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
     prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
     sft_share: float = 0.3  # of the time that is left when SFT begins
@@ -455,9 +480,10 @@ RECIPES = {
 
 
 # %% [markdown]
-# A run is a profile and a recipe, a seed, and where its files go. All five can be set from
-# outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`.
-# `RESUME=1` leaves a finished run alone; this version cannot continue inside one.
+# A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
+# from outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`;
+# `SWITCHED_ON` names sources to add. `RESUME=1` leaves a finished run alone; this version cannot
+# continue inside one.
 
 
 # %%
@@ -486,18 +512,6 @@ class Run:
     def cache_length(self) -> int:
         """Tokens a sequence can have while it is generated."""
         return self.profile.lengths.prompt + self.profile.lengths.completion
-
-
-def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """`known[name]`, or an error that lists what there is.
-
-    >>> pick("profile", "laptop", {"tiny": 1})
-    Traceback (most recent call last):
-    ValueError: Unknown profile 'laptop'. Choose one of: tiny.
-    """
-    if name not in known:
-        raise ValueError(f"Unknown {kind} {name!r}. Choose one of: {', '.join(known)}.")
-    return known[name]
 
 
 def number(environment: Mapping[str, str], variable: str, kind: type) -> Any:

@@ -75,7 +75,10 @@ def gold_fault(example: Example) -> str:
     """
     if example.checker == "open":
         return ""
-    right = check(example, example.answer)
+    try:
+        right = check(example, example.answer)
+    except RuntimeError:
+        return "gold answer could not be checked"
     if right is None:
         return "gold answer cannot be read"
     without_program = example.checker == "code" and not example.answer
@@ -98,11 +101,6 @@ def misfit(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool
     if needs_trace and len(tokenize(tokenizer, example).target) > lengths.completion:
         return f"target over {lengths.completion:,} tokens"
     return ""
-
-
-def why_not(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool) -> str:
-    """Why an example cannot be used; empty if it can."""
-    return misfit(tokenizer, example, lengths, needs_trace) or gold_fault(example)
 
 
 # %% [markdown]
@@ -359,10 +357,10 @@ def load_examples(
 
 
 # %% [markdown]
-# **Batches.** A stage draws from an endless stream. Which source is next follows from the
-# shares alone: the one that is furthest behind its share, so that any stretch of the stream has
-# them in proportion. Within a source come shuffled epochs; the order of epoch `e` depends on
-# the seed and on `e` alone.
+# **Batches.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which
+# source is next follows from the shares alone: the one that is furthest behind its share, so that
+# any stretch of the stream has them in proportion. Within a source come shuffled epochs; the
+# order of epoch `e` depends on the seed and on `e` alone.
 
 
 # %%

@@ -18,6 +18,7 @@ import dataclasses
 import math
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,18 +69,30 @@ class Answered:
     right_leniently: bool
     open_score: float = 0.0
     open_score_lenient: float = 0.0
+    failed: bool = False  # could not be scored, tried twice
+
+
+def judge_open(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores an answer without a gold one; leniently, its text alone, in the format or not."""
+    said = completion.answer if completion.in_format else without_tags(completion.text)
+    text = Completion(completion.text, True, completion.reasoning or "-", said)
+    leniently = open_score(text, example, with_trace=False)
+    score = open_score(completion, example)
+    return Answered(example, completion, tokens, stopped, False, False, score, leniently)
 
 
 def judge(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
-    """Scores one completion."""
+    """Scores one completion. A checker that fails, not the answer, is tried twice and counted."""
     if example.checker == "open":
-        score = open_score(completion, example)
-        all_of_it = Completion(completion.text, True, "", without_tags(completion.text))
-        leniently = max(score, open_score(all_of_it, example))
-        return Answered(example, completion, tokens, stopped, False, False, score, leniently)
-    right = completion.in_format and check(example, completion.answer) is True
-    leniently = right or is_right_leniently(completion, example)
-    return Answered(example, completion, tokens, stopped, right, leniently)
+        return judge_open(example, completion, tokens, stopped)
+    for _ in range(2):
+        try:
+            right = completion.in_format and check(example, completion.answer) is True
+            leniently = right or is_right_leniently(completion, example)
+            return Answered(example, completion, tokens, stopped, right, leniently)
+        except RuntimeError as error:
+            warnings.warn(f"An answer could not be checked: {error}", stacklevel=2)
+    return Answered(example, completion, tokens, stopped, False, False, failed=True)
 
 
 def answer_greedily(
@@ -163,6 +176,7 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
         "accuracy_ci95": [round(x, 4) for x in wilson(sum(a.right for a in checkable), n)],
         "accuracy_lenient": share([a.right_leniently for a in checkable]),
         **open_scores(unchecked),
+        "failed": sum(a.failed for a in answered),
         "stopped": share([a.stopped for a in answered]),
         "mean_tokens": round(float(np.mean([a.tokens for a in answered])), 1),
         "by_domain": {

@@ -13,7 +13,9 @@
 # question, and that do not say again what has been said. Padding that is none of these adds
 # nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1.
 # **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves nothing,
-# whatever the others say. **Merits** are what a better answer has more of; they are averaged.
+# whatever the others say. **Merits** are what a better answer has more of; they are averaged. The
+# quality of the trace is a factor of its own. "Good answers" below are those of
+# `tests/open_pairs.jsonl`, 64 at first.
 #
 # | part | kind | pays for |
 # |---|---|---|
@@ -166,7 +168,7 @@ def fresh(answer: Text) -> float:
     loudest = max(answer.topic.values(), default=0) / max(8, len(words))
     score = ramp(loudest, 0.4, 0.2)  # one word over and over
     if (named := answer.topic.total()) > 12:
-        # A few words over and over: of 124 good answers none names less than 0.68 new ones.
+        # A few words over and over: of 124 good answers, none names less than 0.68 new ones.
         score *= ramp(len(answer.topic) / named, 0.3, 0.5)
     if (count := len(words)) > 6:
         pairs = len(set(itertools.pairwise(words)))
@@ -208,8 +210,8 @@ TASK_TALK = re.compile(
 )
 
 
-# Words about texts. A story does not speak of its own plot: in 36 good ones these are at most
-# one word in a hundred.
+# Words about texts. A story does not speak of its own plot: in good ones these are at most one
+# word in a hundred.
 ABOUT_TEXTS = frozenset(
     "story narrative reader readers scene climax prose plot poem rhyme rhymes verse line lines "
     "stanza draft imagery metaphor ending opening beginning character characters dialogue tone "
@@ -338,7 +340,7 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     >>> answer = read_text("Yeast eats sugar and gives off gas, which lifts the dough.")
     >>> trace = read_text("The bread has yeast in it. So the cause must be the gas from the yeast.")
     >>> round(trace_quality(trace, answer, question), 2), trace_quality(answer, answer, question)
-    (0.43, 0.0)
+    (0.39, 0.0)
     """
     kept = keep(trace, (), loose=True)
     about = len(kept.content & question.content) / max(1, min(3, len(question.content)))
@@ -381,14 +383,22 @@ def open_parts(
     return parts
 
 
-def open_score(completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN) -> float:
+def open_score(
+    completion: Completion,
+    example: Example,
+    vocabulary: Vocabulary = PLAIN,
+    with_trace: bool = True,
+) -> float:
     """0 to 1: the guards' product, times the mean of the merits; 0 out of format.
 
-    A worthless trace costs half: the judges read the trace as well as the answer.
+    A worthless trace costs half: the judges read the trace as well as the answer. Without the
+    trace it is left out of account, so that texts in and out of the format can be compared.
     """
     if not completion.in_format:
         return 0.0
     parts = open_parts(completion, example, vocabulary)
+    if not with_trace:
+        parts |= {"trace": 1.0, "honest_trace": 1.0}
     guards = math.prod(parts[name] for name in GUARDS)
     merits = sum(weight * parts[name] for name, weight in MERITS.items())
     if "agreement" in parts:

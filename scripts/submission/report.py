@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### Showing what happened
 #
-# Tables and plots are made from `results.json`, `metrics.jsonl` and the answers themselves.
+# Tables and plots show the numbers that also stand in `results.json` and `metrics.jsonl`.
 
 # %%
 import html
@@ -99,7 +99,7 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
 
 
 def plot_learning(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: pathlib.Path) -> None:
-    """The learning curves of both stages: loss, reward and its parts, length, KL and entropy."""
+    """The learning curves of both stages: loss, reward and parts, flat groups, KL and entropy."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
     panels = (
         ("sft", "SFT: loss of the target, nats per token", ("loss",)),

@@ -1,8 +1,8 @@
 # %% [markdown]
 # ### The rewards
 #
-# Four named parts, each a pure function of one parsed completion, with their weights in one
-# table (`Rewards` in the configuration):
+# Named parts, each a pure function of one parsed completion, with their weights in one table
+# (`Rewards` in the configuration); a fifth, `partly`, has no weight unless it is given one:
 #
 # | part | range | pays for |
 # |---|---|---|

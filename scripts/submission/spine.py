@@ -54,7 +54,8 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # 1. *Warm start.* SFT on examples in the format, for as few steps as the format needs.
 # 2. *Reinforcement.* GRPO: for each prompt a group of completions. What is out of format earns
 #    nothing; what is in format a little; a right answer, found by an exact checker, nearly all;
-#    and the rest goes to a trace of ordinary length, if the answer is right.
+#    and the rest goes to a trace of ordinary length, if the answer is right. Answers that have no
+#    gold one (stories, ideas, summaries) earn by a score of named parts.
 # 3. *Evaluation.* Greedy decoding of held-out rows with the judges' own sampler, before,
 #    between and after. Since stock Gemma fails a format it has never seen, its accuracy is
 #    reported leniently too, and a gain counts only against that.
@@ -356,7 +357,7 @@ unrestricted_kaggle_model = None
 # | sampled tokens come without their EOS | the policy forgets to stop | `PolicyRollout` |
 # | no seed means the same noise at every step | no exploration | a fresh key per call |
 # | old log-probabilities at temperature 1 | biased ratios in later updates | `PolicyRollout` |
-# | a NaN reward counts as 0 | silently wrong rewards | `total` raises |
+# | a NaN reward counts as 0 | silently wrong rewards | counted; too many stop the run |
 # | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` |
 # | the jitted step returns the base | a second copy of the base | `use_adapter_only_step` |
 #

@@ -2,7 +2,7 @@
 # ### Reading a text
 #
 # For an open answer, a text is taken apart once: into words, sentences, and what it is about.
-# Words are compared by their stems, and two short lists tell what kind of words they are:
+# Words are compared by their stems, and two lists tell what kind of words they are:
 # *small* words join the others ("of", "because"), *common* ones fit any subject, or speak of texts
 # and how good they are ("important", "many", "paragraph"). What is left are the *topic* words.
 
@@ -30,55 +30,52 @@ SMALL_WORDS = frozenset(
     "why will with within without would yet you your yours yourself".split()
 )
 COMMON_WORDS = frozenset(
-    "accordingly actually addition additionally amazed anybody approach approaches appropriate "
-    "appropriately area arise arises background basically believe believed beneficial benefit "
-    "benefits bunch captured categories category cause causes challenge challenges characteristic "
-    "characteristics circumstances commonly component components concept concepts consequently "
-    "context contexts conversely countless crucial definitely definition depends dimension "
-    "dimensions discover diverse dynamic element elements essence essentially everybody evocative "
-    "explanation explanations extraordinary fair fairly fascinating feature features field "
-    "framework frequently fundamental furthermore generally goal goals hardly hence holistic "
-    "impact impacts increasingly incredible individual individually influence influences "
-    "inspiration inspiring involves involving journey kinds landscape likewise literally matters "
-    "meaningful merely moreover myriad mysterious nevertheless nicely nobody nonetheless notion "
-    "numerous occur occurring occurs opportunities opportunity opposite overview particular "
-    "phenomenon play playing plays plenty potential properly purpose purposes ready realm "
-    "relevance remarkable role roles significance similarly simply solutions sorts strategies "
-    "strategy stunning subject surprise surprised tapestry testament therefore timeless token "
-    "topic totally trait traits types typically ultimately understood unforgettable variety "
-    "various vital vivid wonder "
-    "looks looking wait introduce introduces introduction development climax ending resolve "
-    "resolved paragraph paragraphs style length reader readers beautiful beautifully touching "
-    "wonderful fantastic "
-    "brilliant creative creativity original funny score scores grade graded quality ask asks asked "
-    "asking another suggest suggestion suggestions gladly convincing describe describes wise "
-    "able account act facet facets circumstance circumstances depend depends compare compared "
-    "carefully careful check checked choose topics issues matters sides side "
-    " actually add additional again ago almost along already always amazing "
-    "answer appear approach area aspect aspects ask available back bad based basic become began "
-    "begin best better big bring call called came case certain certainly change clear clearly "
-    "come common complete completely conclusion consider considered considering context correct "
-    "course create day deep deeply definitely detail detailed details different difficult "
-    "discuss discussed discussing easy effective end enough especially essential etc everyone "
-    "everything exactly example examples excellent explain explained explore explored exploring "
-    "extremely fact factor factors feel felt final finally find first follow following form found "
-    "full fully general generally get give given go goes going gone good got great greatly group "
-    "happen happened hard help helpful high highly hold hope huge idea ideas important "
-    "importantly improve include included including indeed information insight insights instead "
-    "interesting involve involved issue it keep key kind knew know known large last later lead "
-    "leads least left level life line list little long look looked lot made main mainly make "
-    "makes making manner many matter mean means mention method move multiple nature necessary "
-    "need needed new next nice nothing number obviously often ok okay option options order "
-    "others overall part particular parts people perfect person perspective perspectives place "
-    "please point points possible power previous probably problem process properly provide put "
-    "question quickly read ready real really reason reasoning regard relate related relevant "
-    "respect response result results right said saw say says second see seem seemed seen sense "
-    "set several show shown significant similar simple simply situation small solution "
-    "something sometimes soon sort start started step steps story strong subject such summary "
-    "sure take taken taking talk task tell term text thing things think third thought time times "
-    "today told topic toward tried true truly try turn two type understand understanding unique "
-    "use used useful using usual usually valuable value various view want wanted way ways well "
-    "went whole wide word words work world write writing written wrong year years yes".split()
+    "able accordingly account act actually add addition additional additionally again ago almost "
+    "along already always amazed amazing another answer anybody appear approach approaches "
+    "appropriate appropriately area arise arises ask asked asking asks aspect aspects available "
+    "back background bad based basic basically beautiful beautifully become began begin believe "
+    "believed beneficial benefit benefits best better big brilliant bring bunch call called came "
+    "captured careful carefully case categories category cause causes certain certainly challenge "
+    "challenges change characteristic characteristics check checked choose circumstance "
+    "circumstances clear clearly climax come common commonly compare compared complete completely "
+    "component components concept concepts conclusion consequently consider considered "
+    "considering context contexts conversely convincing correct countless course create creative "
+    "creativity crucial day deep deeply definitely definition depend depends describe describes "
+    "detail detailed details development different difficult dimension dimensions discover "
+    "discuss discussed discussing diverse dynamic easy effective element elements end ending "
+    "enough especially essence essential essentially etc everybody everyone everything evocative "
+    "exactly example examples excellent explain explained explanation explanations explore "
+    "explored exploring extraordinary extremely facet facets fact factor factors fair fairly "
+    "fantastic fascinating feature features feel felt field final finally find first follow "
+    "following form found framework frequently full fully fundamental funny furthermore general "
+    "generally get give given gladly go goal goals goes going gone good got grade graded great "
+    "greatly group happen happened hard hardly help helpful hence high highly hold holistic hope "
+    "huge idea ideas impact impacts important importantly improve include included including "
+    "increasingly incredible indeed individual individually influence influences information "
+    "insight insights inspiration inspiring instead interesting introduce introduces introduction "
+    "involve involved involves involving issue issues it journey keep key kind kinds knew know "
+    "known landscape large last later lead leads least left length level life likewise line list "
+    "literally little long look looked looking looks lot made main mainly make makes making "
+    "manner many matter matters mean meaningful means mention merely method moreover move "
+    "multiple myriad mysterious nature necessary need needed nevertheless new next nice nicely "
+    "nobody nonetheless nothing notion number numerous obviously occur occurring occurs often ok "
+    "okay opportunities opportunity opposite option options order original others overall "
+    "overview paragraph paragraphs part particular parts people perfect person perspective "
+    "perspectives phenomenon place play playing plays please plenty point points possible "
+    "potential power previous probably problem process properly provide purpose purposes put "
+    "quality question quickly read reader readers ready real really realm reason reasoning regard "
+    "relate related relevance relevant remarkable resolve resolved respect response result "
+    "results right role roles said saw say says score scores second see seem seemed seen sense "
+    "set several show shown side sides significance significant similar similarly simple simply "
+    "situation small solution solutions something sometimes soon sort sorts start started step "
+    "steps story strategies strategy strong stunning style subject such suggest suggestion "
+    "suggestions summary sure surprise surprised take taken taking talk tapestry task tell term "
+    "testament text therefore thing things think third thought time timeless times today token "
+    "told topic topics totally touching toward trait traits tried true truly try turn two type "
+    "types typically ultimately understand understanding understood unforgettable unique use used "
+    "useful using usual usually valuable value variety various view vital vivid wait want wanted "
+    "way ways well went whole wide wise wonder wonderful word words work world write writing "
+    "written wrong year years yes".split()
 )
 HESITATIONS = frozenset("uh um er eh ah oh hmm wow wait".split())
 PRONOUNS = frozenset(
@@ -212,7 +209,7 @@ def read_text(text: str) -> Text:
     pieces = TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n")
     sentences: list[Sentence] = []
     words: list[str] = []
-    topic: collections.Counter = collections.Counter()
+    named: list[str] = []
     found: list[str] = []
     is_item, opens = text.lstrip()[:1] in ITEM_MARKS, True
     for piece in pieces:
@@ -224,7 +221,7 @@ def read_text(text: str) -> Text:
             continue
         if found:
             stems = [s for word in found if (s := TOPIC_STEMS[word])]
-            topic.update(stems)
+            named += stems
             words += found
             leans = is_item or not PRONOUNS.isdisjoint(found)
             sound = is_sentence(found)
@@ -233,6 +230,7 @@ def read_text(text: str) -> Text:
         is_item = piece[-1] in ITEM_MARKS
         opens = opens or piece.count("\n") > 1
     quads = zip(words, words[1:], words[2:], words[3:], strict=False)
+    topic = collections.Counter(named)
     return Text(tuple(words), topic, tuple(sentences), frozenset(quads))
 
 
@@ -309,7 +307,7 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
 
 # %% [markdown]
 # How much a word says is its inverse document frequency. The vocabulary is fitted **once**,
-# over all questions and references of a run; fitted per sample, every word of a short text
+# over the open rows that GRPO draws from; fitted per sample, every word of a short text
 # would look rare. Without a run, every topic word counts alike.
 
 
