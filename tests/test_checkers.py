@@ -376,7 +376,7 @@ def test_formulas_are_checked_off_the_main_thread():
 def test_a_child_that_cannot_be_started_is_no_wrong_answer(monkeypatch):
     broken = Worker("import a_module_that_is_not_there")
     monkeypatch.setattr(math_answers, "math_worker", lambda: broken)
-    math_answers.ask_math.cache_clear()
+    math_answers.math_verdict.cache_clear()
     with pytest.raises(SandboxError):
         gives("3\\pi", "π + 2π", "number")
 
@@ -386,10 +386,10 @@ def test_a_formula_that_kills_the_child_is_wrong(monkeypatch):
         "import os\ndef answer(request):\n    return 'x' not in request[-1] or os._exit(1)"
     )
     monkeypatch.setattr(math_answers, "math_worker", lambda: fragile)
-    math_answers.ask_math.cache_clear()
+    math_answers.math_verdict.cache_clear()
     assert gives("5\\pi", "5x", "number") is False
     assert gives("5\\pi", "\\pi + 4\\pi", "number") is True
-    math_answers.ask_math.cache_clear()
+    math_answers.math_verdict.cache_clear()
     fragile.close()
 
 

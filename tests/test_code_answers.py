@@ -1,6 +1,7 @@
 import concurrent.futures
 import os
 import pathlib
+import textwrap
 import time
 
 import pytest
@@ -27,6 +28,25 @@ def test_a_right_program_is_right():
         f"  ```Python\n{RIGHT}\n  ```",
         f"Here is the function:\n\n```python\n{RIGHT}\n```\nIt adds two values.",
         f"\n{RIGHT}\n",
+        f"```python\n{RIGHT}",
+        f"{RIGHT}\n```",
+        f"```py3\n{RIGHT}\n```",
+        f"~~~python\n{RIGHT}\n~~~",
+        f"```python\n{RIGHT}\n```\nor\n```python\n{RIGHT}\n```",
+        f"```python\n{RIGHT}\n```\nIt gives\n```\n>>> add(1, 2)\n3\n```",
+        f"```python\n{RIGHT}\n```\nUse:\n```python\nadd(...)!\n```",
+        "```python\nimport operator\n```\n```python\nadd = operator.add\n```",
+        f"python\n{RIGHT}",
+        f"\ufeff{RIGHT}",
+        RIGHT.replace(" ", "\xa0"),
+        textwrap.indent(RIGHT, "    "),
+        "```python\n" + textwrap.indent(RIGHT, "    ") + "\n```",
+        textwrap.indent(f"import math\n{RIGHT}", "    ").strip(),
+        textwrap.indent(f"{RIGHT}\nx = 1", "    ").strip(),
+        "def add(a,\n        b):\n    return a + b",
+        "add = (\n    lambda a, b:\n    a + b)",
+        "def add(a, b):  # the sum\n    return a + b",
+        "```python\n\n\ndef add(a, b):\n    return a + b\n```",
         RIGHT.replace("\n", "\r\n"),
         "add = lambda a, b: a + b",
         "import operator\nadd = operator.add",
@@ -52,9 +72,9 @@ def test_what_may_stand_around_a_program(answer):
         "def add(a, b): return a + b +",
         "def add(a, b): return a + b\nadd = None",
         f"Here is the function:\n{RIGHT}",
-        f"```python\n{RIGHT}",
         f"```javascript\n{RIGHT}\n```",
-        f"```python\n{RIGHT}\n```\nor\n```python\n{RIGHT}\n```",
+        f"```python\n{RIGHT}\n```\nor\n```python\n{RIGHT.replace('+', '-')}\n```",
+        f"```\n{RIGHT}\n```\n```js\nx\n```\n```\nadd = 1\n```",
         RIGHT + "\n#" + "x" * 8000,
         RIGHT + "\0",
         "(" * 4000 + "add",
@@ -144,6 +164,13 @@ def value_passes(test, value):
         ("assert f(1) == set()", set()),
         ("assert f(1) == dict()", {}),
         ("assert f(1) == 0.0", -0.0),
+        ("assert f(1) == 3**2", 9),
+        ("assert f(1) == 19//2", 9),
+        ("assert f(1) == 19%2", 1),
+        ("assert f(1) == [0]*3", [0, 0, 0]),
+        ("assert f(1) == 3*'a'", "aaa"),
+        ("assert f(1) == list(range(3))", [0, 1, 2]),
+        ("assert f(1) == dict(a=1)", {"a": 1}),
         ("assert [1, 2] == f(1)", [1, 2]),
         ("assert f(1) == [1], 'message'", [1]),
         ("  assert f(1) == 1 # a comment", 1),
@@ -234,6 +261,11 @@ def test_a_test_refuses_the_wrong_value(test, value):
         "assert f(1) == [x for x in (1, 2)]",
         "assert f(1) == 'a' * 10**9",
         "assert f(1) == 10 ** 10 ** 10",
+        "assert f(1) == 2 ** 10**6",
+        "assert f(1) == [[[0] * 9999] * 9999] * 9999",
+        "assert f(1) == list(range(10**9))",
+        "assert f(1) == range(3)",
+        "assert f(1) == dict(**{'a': 1})",
         "assert f(1) == 1/0",
         "assert f(1) == {[1]}",
         "assert f(1) == __import__('os')",
@@ -318,9 +350,48 @@ REFERENCES = [
 ]
 
 
+COUNTED = "from collections import Counter, defaultdict, OrderedDict, deque, namedtuple\n"
+REFERENCES += [
+    (COUNTED + "def f(s): return Counter(s)", ("assert f('aba') == {'a': 2, 'b': 1}",)),
+    (COUNTED + "def f(s): return OrderedDict.fromkeys(s, 1)", ("assert f('a') == {'a': 1}",)),
+    (COUNTED + "def f(s): return defaultdict(int, a=s)", ("assert f(1) == {'a': 1}",)),
+    (COUNTED + "def f(x): return namedtuple('P', 'a b')(x, 2)", ("assert f(1) == (1, 2)",)),
+    (COUNTED + "def f(x): return deque([x])", ("assert list(f(1)) == [1]",)),
+    ("def f(n):\n    for i in range(n): yield i", ("assert list(f(3)) == [0, 1, 2]",)),
+    ("def f(n): return map(str, range(n))", ("assert tuple(f(2)) == ('0', '1')",)),
+    ("def f(n): return {n: 1}.keys()", ("assert set(f(2)) == {2}", "assert sorted(f(2)) == [2]")),
+    (
+        "import itertools\ndef f(s): return itertools.permutations(s)",
+        ("assert len(list(f('abc'))) == 6",),
+    ),
+    ("def f(n): return [n]", ("assert bool(f(1)) == True",)),
+    (
+        "from collections.abc import Iterable\ndef f(x): return isinstance(x, Iterable)",
+        ("assert f('')",),
+    ),
+]
+
+
 @pytest.mark.parametrize(("program", "tests"), REFERENCES)
 def test_reference_solutions_pass_their_tests(program, tests):
     assert check_code(program, tests) is True
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        ("def f(n): return range(n)", "assert f(2) == [0, 1]"),
+        ("def f(n): return range(n)", "assert bool(f(0)) == True"),
+        ("def f(n):\n    while True: yield n", "assert list(f(2)) == [2]"),
+        ("class M(map): pass\ndef f(n): return M(str, [n])", "assert list(f(2)) == ['2']"),
+        (
+            "from collections import Counter\nclass C(Counter): pass\nf = C",
+            "assert f('a') == {'a': 1}",
+        ),
+    ],
+)
+def test_what_is_neither_plain_nor_run_through_is_wrong(program, test):
+    assert check_code(program, [test], QUICK) is False
 
 
 def test_a_failure_of_the_machinery_is_not_a_wrong_answer(monkeypatch):
@@ -331,7 +402,7 @@ def test_a_failure_of_the_machinery_is_not_a_wrong_answer(monkeypatch):
 
 def test_a_text_that_cannot_be_right_costs_no_process(monkeypatch):
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    for answer in ("", "def sub(a, b): pass", "x" * 9000, "\0add", "```\nadd"):
+    for answer in ("", "def sub(a, b): pass", "x" * 9000, "\0add", "```\nsub"):
         assert check_code(answer, ADD) is False
 
 

@@ -39,6 +39,8 @@ def test_in_format(text):
         f"{GOOD}< answer >43</ answer >",
         GOOD.replace("6*7", "6*7 </Reasoning >"),
         GOOD.replace("=42<", "=42\uff1canswer\uff1e43<"),
+        GOOD.replace("6*7=42", "6*7 <\u0430nswer>43</\u0430nswer>"),
+        GOOD.replace("6*7=42", "6*7 <answer id=1>43</answer id>"),
         GOOD.replace("6*7=42", "\u200b\u200b"),
         GOOD.replace("6*7=42", "\u2800"),
         GOOD.replace(">42<", ">\u200b<"),

@@ -63,6 +63,20 @@ def test_choices_may_be_a_list_or_json():
         assert reward(RIGHT, checker=["choice"], answer=["B"], choices=[choices]) == 1.0
 
 
+@pytest.mark.parametrize("empty", [None, "", "null", "[]", float("nan"), ()])
+def test_empty_list_columns_are_empty_lists(empty):
+    assert reward(RIGHT, choices=[empty], tests=[empty]) == 1.0
+
+
+def test_a_missing_question_is_an_empty_one():
+    assert reward(RIGHT, question=[None]) == 1.0
+
+
+def test_dots_are_no_words_of_a_trace():
+    dots = RIGHT.replace(prompts.parse(RIGHT).reasoning, "so " + ". " * 12)
+    assert reward(dots) < reward(RIGHT)
+
+
 def test_the_columns_of_the_learner_are_taken_as_numpy_arrays():
     columns = {name: np.array(values) for name, values in COLUMNS.items()}
     extra = {"trajectory_ids": ["0_0"], "mode": "train"}

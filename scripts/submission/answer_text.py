@@ -52,11 +52,14 @@ def words_of(text: str) -> list[str]:
 # ASCII, `\frac{3}{4}` is `3/4`, `10⁶` and `10^{6}` are `10^6`.
 
 # %%
+# A pear or a party hat adds nothing; these take the answer back.
+EMOJI = set(map(chr, range(0x1F300, 0x1FB00))) - set("👎🤷🤔😕😬🙃😜😉🤪🤡🔄🚫🙅🤥🤨😅🤞🎲")
 SAME_SIGN = str.maketrans(
     dict.fromkeys("−‐‑﹣", "-")
     | dict.fromkeys("’‘ʼ`´", "'")
     | dict.fromkeys("“”„«»", '"')
     | dict.fromkeys("⁄∕", "/")
+    | dict.fromkeys(EMOJI)
     | dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad✅✓✔☑🎉\ufe0f")
     | {"。": ".", "º": "°", "∙": "·", "⋅": "·", "∗": "*", "✕": "×", "✖": "×"}
 )
@@ -70,6 +73,8 @@ LATEX = tuple(
         (r"<sup>([^<>]*)</sup>", r"^\1"),
         (r"</?(?:b|strong|i|em|u|code|p|span|sub|br|center|mark)\s?/?>", " "),
         (r"\\\(|\\\)|\\\[|\\\]|\\(?:left|right|displaystyle|bf|rm)(?![A-Za-z])|\\!", ""),
+        (r"\\(?:[lL]arge|LARGE|[hH]uge|small|textstyle)(?![A-Za-z])", ""),
+        (r"(?<=[A-Za-z])_\{(\w+)\}", r"_\1"),
         (r"(?<=\d)(?:\\[,:; ]|~)(?=\d{3})", " "),
         (r"\\[,:;]|\\ |\\q?quad(?![A-Za-z])|(?<=[\w}])~(?=[\w\\])", " "),
         (r"(?<=\d)\{,\}(?=\d)", ","),
@@ -133,6 +138,7 @@ LABEL = re.compile(
     r"(?:(?:answer|ans|result|total|sum|solution|conclusion|output|value|response|choice|option"
     r"|verdict|difference|product|quotient|sorted|order|list|sequence|words?) ?"
     r"(?:[:=→—–]|->|=>)+\s*"
+    r"|correct: ?(?=[(\[]?[A-H][)\]]?(?:\W|$))"
     r"|(?:answer|ans)\s(?=[-+$]?\d|[(\[]?[A-Za-z][)\]]?(?:\W|$)|yes\b|no\b|true\b|false\b))",
     re.IGNORECASE,
 )
@@ -143,26 +149,38 @@ CONNECTIVE = re.compile(
     r"|(?:i|we) (?:think|believe|say|choose|pick|select|chose|get|got|have|find|would say"
     r"|would choose|would pick|would go with|go with)(?: that)?"
     r"|i'd (?:say|choose|pick|go with)|(?:choose|pick|select)|(?:it|that|there|this|he|she)'s"
-    r"|exactly|equals|a total of|(?:in )?the year(?= \d)|in(?= \d{4}$))\b ?[,:]?\s+(?=\S)",
+    r"|exactly|only|just|equals|a total of|(?:in )?the year(?= \d)"
+    r"|in(?= \d{4}$))\b ?[,:]?\s+(?=\S)",
     re.IGNORECASE,
 )
 SUBJECT = r"(?P<subject>(?:[^\W\d_][\w'-]*,?\s){1,14}?)"
 HANDED_OVER = (
     r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
-    r"|indeed|clearly|left with|option|choice|answer))*\s?[:,]?\s?(?=\S)"
+    r"|indeed|clearly|left with|option|choice|answer))*\s?[:,]?\s?(?=[^\s=])"
 )
 SENTENCES = (  # "The number she has is 42" is about "is": it is looked for first
     re.compile(
         rf"{SUBJECT}(?:is|are|was|were|(?:would|must|should|will) be|equals?){HANDED_OVER}", re.I
     ),
     re.compile(
-        rf"{SUBJECT}(?:has|have|had|makes?|made|gives?|gets?|got|costs?|pays?|paid|earns?|earned"
+        rf"{SUBJECT}(?:(?:takes?|took|costs?) (?:him|her|them|us|me|you|(?-i:[A-Z][a-z]+))"
+        r"|has|have|had|makes?|made|gives?|gets?|got|costs?|pays?|paid|earns?|earned"
         r"|needs?|needed|sells?|sold|spends?|spent|buys?|bought|eats?|ate|weighs?|measures?|takes?"
         r"|took|travel(?:s|led|ed)?|walk(?:s|ed)|runs?|ran|used?|uses|saves?|saved|collect(?:s|ed)"
         r"|picked|finds?|found|owes?|contains?|holds?|reads?|keeps?|kept"
+        r"|dr[io]ves?|plant(?:s|ed)|scor(?:es?|ed)|receiv(?:es?|ed)|wins?|won|loses?|lost"
         rf"|(?:comes|amounts|adds up|add up) to){HANDED_OVER}",
         re.I,
     ),
+)
+# "The square of the answer is 42", "The worst choice is A": about something else.
+OTHER_SUBJECT = re.compile(
+    r"\b(?:(?<!value )of|but|than|besides|except) (?:the|my|our) (?:\w+ )?"
+    r"(?:answer|choice|option)\b"
+    r"|\b(?:bad|worst|worse|poor|fake|decoy|trap|other|second|next|old|previous|initial|first"
+    r"|opposite|alternative|rejected) (?:answer|choice|option)\b"
+    r"|\b(?:avoid|reject|ignore|skip|exclude|eliminate|everything|anything)\b",
+    re.IGNORECASE,
 )
 VERDICT = re.compile(
     r"\s(?:is|would be|must be|should be)\s(?:(?:the|my|our)\s)?"
@@ -233,7 +251,8 @@ def after_lead_in(text: str) -> str:
     doubts = HEDGES | NEGATIONS | OPERATORS | {"less", "more", "fewer", "next", "before", "after"}
     for sentence in SENTENCES:
         if match := sentence.match(text):
-            doubtful = doubts & set(words_of(match["subject"]))
+            subject = match["subject"]
+            doubtful = doubts & set(words_of(subject)) or OTHER_SUBJECT.search(subject)
             return text if doubtful else unwrap(text[match.end() :])
     return text
 

@@ -12,6 +12,7 @@
 # %%
 import re
 import unicodedata
+from fractions import Fraction
 
 # %% tags=["modules-only"]
 from submission.answer_text import (
@@ -29,6 +30,7 @@ from submission.answer_text import (
 from submission.code_answers import check_code
 from submission.math_answers import check_formula
 from submission.number_answers import check_number, explains, parse_number
+from submission.number_forms import read_number
 from submission.prompts import Example
 
 # %% [markdown]
@@ -45,6 +47,7 @@ def normalise(text: str) -> str:
     """
     text = unicodedata.normalize("NFKD", plain_text(text).casefold())
     text = "".join(c for c in text if not unicodedata.combining(c))
+    text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
     text = re.sub(r"^\s*[(\[{](.*)[)\]}]\s*$", r"\1", text.replace("&", " and ").strip())
@@ -64,7 +67,47 @@ def spellings(text: str) -> set[str]:
     return {usual, f"{first} and {last}"} | {usual.replace(" ", sign) for sign in (" < ", " → ")}
 
 
-def check_text(gold: str, answer: str, aliases: tuple[str, ...] = ()) -> bool | None:
+LIST_ITEM = re.compile(r"(?:[-*•]|\(?\d{1,2}[.)])\s+(?P<item>\S.*)")
+BACK_TO_QUESTION = re.compile(r"(?P<head>.+?) (?:is|was|are|were) (?P<asked>the .+)", re.I | re.S)
+
+
+def joined_lines(answer: str) -> str:
+    """The items of a numbered or bulleted list in one line; another text as it is.
+
+    >>> joined_lines("1. cat\\n2. dog"), joined_lines("1. cat")
+    ('cat, dog', '1. cat')
+    """
+    items = [LIST_ITEM.fullmatch(line.strip()) for line in answer.strip().splitlines()]
+    if len(items) < 2 or not all(items):
+        return answer
+    return ", ".join(item["item"].strip() for item in items)
+
+
+def before_question(text: str, question: str) -> str:
+    """What stands before "is the ...", if the rest only repeats words of the question.
+
+    >>> before_question("Paris is the capital of France", "What is the capital of France?")
+    'Paris'
+    """
+    match = BACK_TO_QUESTION.fullmatch(text.strip(" ."))
+    if match is None or not set(words_of(match["asked"])) <= set(words_of(question)):
+        return text
+    return match["head"]
+
+
+def whole_number(text: str) -> Fraction | None:
+    """The value of a text that is one number and nothing else.
+
+    >>> whole_number("seven") == whole_number("7"), whole_number("7 cats") is None
+    (True, True)
+    """
+    reading = read_number(text.strip(" ."))
+    return reading.value if reading and not reading.rest else None
+
+
+def check_text(
+    gold: str, answer: str, aliases: tuple[str, ...] = (), question: str = ""
+) -> bool | None:
     """The same words in the same order as the gold answer or one of its other names.
 
     >>> check_text("7, 12, 31", "7 12 31"), check_text("cat red", "red cat")
@@ -75,7 +118,14 @@ def check_text(gold: str, answer: str, aliases: tuple[str, ...] = ()) -> bool | 
     if not normalise(gold):
         return None
     names = set().union(*(spellings(name) for name in (gold, *aliases))) - {""}
-    for text in (plain_text(answer), undress(answer), strip_dressing(answer)):
+    answer = joined_lines(answer)
+    number = whole_number(gold)
+    claim = strip_dressing(answer)
+    in_words = re.search("[a-z]", (gold + claim).lower())
+    if number is not None and in_words and whole_number(claim) == number:
+        return True
+    bare = before_question(undress(answer), question)
+    for text in (plain_text(answer), undress(answer), strip_dressing(answer), bare):
         head, reason = split_reason(text)
         twice = re.fullmatch(r"(.+?) ?\((.+)\)", text)
         if normalise(text) in names or (reason and normalise(head) in names):
@@ -99,7 +149,8 @@ def split_reason(text: str) -> tuple[str, str]:
 
 # %% [markdown]
 # **Choices**: the letter, the text of the choice, or both if they agree. Another letter, or the
-# text of another choice, is a second answer, also in the explanation.
+# text of another choice, is a second answer. A reason may mention the words of another choice
+# ("A, because London is in England"), but not claim them ("because London is right").
 
 # %%
 LETTER = re.compile(
@@ -133,6 +184,46 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     return None
 
 
+OWN_LABEL = re.compile(r"[(\[]?([A-Za-z])[).:\]]\s*(?=\S)")
+ORDINALS = {name: i for i, name in enumerate("first second third fourth fifth".split())}
+OTHER_ORDINAL = re.compile(
+    rf"\b({'|'.join(ORDINALS)}|last|other|latter) (?:option|choice|answer|one)\b", re.IGNORECASE
+)
+CLAIMED = r"(?:right|correct|true|best|better|answer|real|actual)"
+
+
+def without_labels(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts of choices that all carry their own letter, in order; else as they are.
+
+    >>> without_labels(("A) Paris", "B) London")), without_labels(("A. Einstein", "N. Bohr"))
+    (('Paris', 'London'), ('A. Einstein', 'N. Bohr'))
+    """
+    labels = [OWN_LABEL.match(choice) for choice in choices]
+    if not all(m and ord(m[1].upper()) - ord("A") == i for i, m in enumerate(labels)):
+        return choices
+    return tuple(choice[m.end() :] for m, choice in zip(labels, choices, strict=True))
+
+
+def claims_words(reason: str, other: str) -> bool:
+    """Does a reason claim these words of another choice, or only mention them?
+
+    >>> claims_words("because london is right", "london")
+    True
+    >>> claims_words("because london is in england", "london")
+    False
+    """
+    found, reason = re.escape(other), reason.split(" ", 1)[-1]
+    return bool(
+        re.fullmatch(rf"(?:(?:it|that|this) is )?(?:the |an? )?{found}", reason)
+        or re.search(rf"\b{found} (?:\w+ ){{0,3}}{CLAIMED}\b", reason)
+        or re.search(
+            rf"\b(?:{CLAIMED}|choose|choice|option|actually|really|say|it is|it s|should be)"
+            rf" (?:\w+ ){{0,3}}{found}\b",
+            reason,
+        )
+    )
+
+
 def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
     """Does a text beside one choice name another, by its letter or by its words?
 
@@ -144,8 +235,20 @@ def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
     named = {ord(label) - ord("A") for label in labels}
     others = [i for i in range(len(choices)) if i != place]
     texts = [normalise(choices[i]) for i in others if parse_number(choices[i]) is None]
+    for label in re.findall(rf"\b([a-z]) (?:is|was) (?:the )?{CLAIMED}\b", text):
+        named.add(ord(label) - ord("a"))
+    if alone := re.fullmatch(r"\W*(?:because|since|as) ([a-z])\W*", text):
+        named.add(ord(alone[1]) - ord("a"))
+    for ordinal in OTHER_ORDINAL.findall(text.lower()):
+        if ordinal == "other":
+            return True
+        named.add(ORDINALS.get(ordinal, len(choices) - 1))
+    reason = REASON.match(text.strip())
     return bool(named & set(others)) or any(
-        len(other) > 1 and f" {other} " in f" {words} " and other not in normalise(choices[place])
+        len(other) > 1
+        and f" {other} " in f" {words} "
+        and other not in normalise(choices[place])
+        and (not reason or claims_words(words, other))
         for other in texts
     )
 
@@ -156,6 +259,9 @@ def supports(text: str, place: int, choices: tuple[str, ...]) -> bool:
     >>> supports("because 18 + 1 = 19", 1, ("18", "19")), supports("18", 1, ("18", "19"))
     (True, False)
     """
+    denied = re.search(r",? (?:and )?(?:not|rather than|instead of) (?P<other>[^,;]+)$", text)
+    if denied and find_choice(denied["other"], choices) not in (None, -1, place):
+        text = text[: denied.start()]
     if names_another(text, place, choices):
         return False
     own, words = normalise(choices[place]), normalise(text)
@@ -202,7 +308,8 @@ def check_choice(gold: str, answer: str, choices: tuple[str, ...]) -> bool | Non
     >>> check_choice("B", "(b)", ("18", "19")), check_choice("B", "A or B", ("18", "19"))
     (True, False)
     """
-    gold = gold.strip().upper()
+    choices = without_labels(choices)
+    gold = re.sub(r"\W", "", gold).upper()  # also "(B)" and "b."
     position = ord(gold) - ord("A") if len(gold) == 1 else -1
     if not 0 <= position < len(choices):
         return None
@@ -237,14 +344,16 @@ OPENERS = frozenset(
 )
 CLAUSE_END = re.compile(r"[,.;:!()\n—–]+|\s-\s|\b(?:and|but|although|though|however|yet)\b")
 FILLERS = frozenset(
-    "actually well so then really in fact rather indeed just oh i mean think say would".split()
+    "of course actually well so then really in fact rather indeed just oh i mean think say "
+    "would".split()
 )
 NO_WORDS = NEGATIONS - {"anything", "except", "unless", "without"} | {"n", "negative"}
 YES_WORDS = frozenset("yes yeah yep y true correct affirmative".split())
 TAKEN_BACK = re.compile(
     r"\b(?:kidding|joking|i doubt|doubtful|hardly|barely|scarcely|scratch that|second thoughts?"
     r"|the (?:opposite|contrary|reverse|other (?:one|way))|the other (?:answer|after all))\b"
-    r"|^\W*\d+(?:\.\d+)? ?%\W*$"
+    r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
+    r"|\b(?:do not|don't|cannot|can't) (?:know|tell|say)\b"
 )
 # Words that a clause and its question share without agreeing on anything.
 CONNECTING = frozenset(
@@ -254,11 +363,31 @@ CONNECTING = frozenset(
 # Behind "not", these end a short answer: "it is not true", "it could not be".
 AFTER_NOT = frozenset(
     "true correct right so the case be been have do does did is are was were at all really quite "
-    "exactly entirely either too yet here".split()
+    "exactly entirely either too yet here possible".split()
 )
 SHORT_YES = re.compile(
     r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:is|are|was|were|am|do|does|did|can|could"
-    r"|will|would|has|have|had|should|may|must)(?: (?:indeed|too|so|now|right))?|that's right"
+    r"|will|would|has|have|had|should|may|must)"
+    r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?"
+    r"|that's right"
+)
+
+
+# Denials in one clause, if the question does not ask about them: "that is a lie".
+DENIED = re.compile(
+    r"(?:(?:it|that|this)(?: is|'s) )?(?:a (?:lie|myth|hoax|fable)|impossible|by no means|nonsense"
+    r"|absurd|false|fiction)"
+)
+WHOLE_ANSWERS = (
+    (
+        re.compile(
+            r"(?:(?:it|that|this) is |it's )?(?:definitely |certainly |absolutely )?"
+            r"(?:not (?:true|correct|possible|the case))|(?:definitely|certainly|absolutely"
+            r"|of course|surely) not|not at all|(?:it is )?impossible|never"
+        ),
+        False,
+    ),
+    (re.compile(r"absolutely|of course|definitely|certainly|indeed"), True),
 )
 
 
@@ -268,7 +397,11 @@ def short_answer(clause: str) -> bool | None:
     >>> short_answer("it is not true"), short_answer("it does"), short_answer("it does not sink")
     (False, True, None)
     """
+    if DENIED.fullmatch(clause.strip()):
+        return False
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", clause)
+    if SHORT_YES.fullmatch(" ".join(words)):
+        return True
     while words and words[0] in FILLERS:
         words = words[1:]
     end = len(words)
@@ -310,6 +443,9 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     True
     """
     dressed = undress(text).lower()
+    for pattern, whole in WHOLE_ANSWERS:
+        if pattern.fullmatch(dressed):
+            return whole
     match = SAID_FIRST.fullmatch(dressed) or SAID_FIRST.fullmatch(after_lead_in(dressed))
     if match is None or "?" in dressed:
         return None
@@ -373,7 +509,7 @@ def check(example: Example, answer: str) -> bool | None:
         case "boolean":
             return check_boolean(gold, answer, question)
         case "text":
-            return check_text(gold, answer, example.choices)
+            return check_text(gold, answer, example.choices, question)
     return None  # open answers have no gold to match
 
 

@@ -8,8 +8,11 @@
 # - *The same type, all the way down.* `True` is not 1, 2.0 is not 2, a list is not a tuple, also
 #   inside of sets and dictionaries. Python's `==` is more generous (it takes 2.0 for 2), and so
 #   are some reference solutions; a row whose own solution fails is dropped when it is loaded.
+#   Three kinds count as what they extend: a `Counter`, `defaultdict` or `OrderedDict` as a
+#   dictionary, a named tuple as a tuple.
 # - *What stands around the call* (`sorted(…)`, `round(…, 2)`, `set(…)`) is done here, to the value
-#   that came back, with our own `sorted`.
+#   that came back, with our own `sorted`. A generator or a range is right only inside such a
+#   function: `list(f(3)) == [1, 2]` takes it, `f(3) == [1, 2]` does not.
 # - *A test that is of no known form makes the row one that we cannot tell.* The others alone
 #   would be a weaker test than its author wanted.
 # - *The prompt shows the first test only*: it tells the function's name and what goes in. The
@@ -20,10 +23,12 @@ import ast
 import builtins
 import dataclasses
 import functools
+import itertools
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 # %% tags=["modules-only"]
@@ -54,8 +59,9 @@ def hidden_tests(tests: Sequence[str]) -> tuple[str, ...]:
 
 
 # %% [markdown]
-# **Expected values** are literals and a little more: `set((4, 5))`, `float('inf')`, `22 / 7`. They
-# are worked out by walking the parsed expression, not by evaluating text.
+# **Expected values** are literals and a little more: `set((4, 5))`, `float('inf')`, `3**2`,
+# `[0] * 3`, `list(range(3))`. They are worked out by walking the parsed expression, not by
+# evaluating text, and none may get large: `10**10**10` is of no known form.
 
 
 # %%
@@ -68,7 +74,10 @@ ARITHMETIC = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
 }
+LARGEST_EXPECTED = 10_000  # items and characters of what is repeated; bits of a power
 CONVERSIONS = {f.__name__: f for f in (set, frozenset, tuple, list, dict, sorted, float, complex)}
 CONSTANTS = {name: getattr(math, name) for name in ("pi", "e", "inf", "nan", "tau")}
 
@@ -98,21 +107,80 @@ def expected_value(node: ast.expr) -> Any:
             return -number_value(operand)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):
             return +number_value(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return power(number_value(left), number_value(right))
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return product(expected_value(left), expected_value(right))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
             return ARITHMETIC[type(op)](number_value(left), number_value(right))
         case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in CONSTANTS:
             return CONSTANTS[name]
         case ast.Call(func=ast.Name(id=name), args=items, keywords=[]) if name in CONVERSIONS:
-            return CONVERSIONS[name](*map(expected_value, items))
+            return CONVERSIONS[name](*map(argument_value, items))
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words) if all(
+            word.arg for word in words
+        ):
+            return {word.arg: expected_value(word.value) for word in words}
     raise UnknownFormError(f"not a literal: {ast.unparse(node)[:80]}")
 
 
 def number_value(node: ast.expr) -> int | float | complex:
-    """As `expected_value`, and a number: text times a million is no literal."""
+    """As `expected_value`, and a number."""
     value = expected_value(node)
     if type(value) not in (int, float, complex):
         raise UnknownFormError(f"not a number: {ast.unparse(node)[:80]}")
     return value
+
+
+def argument_value(node: ast.expr) -> Any:
+    """As `expected_value`; a short range may stand here too, as in `list(range(3))`."""
+    match node:
+        case ast.Call(func=ast.Name(id="range"), args=ends, keywords=[]):
+            numbers = range(*map(expected_value, ends))
+            if len(numbers) > LARGEST_EXPECTED:
+                raise UnknownFormError("a long range")
+            return numbers
+    return expected_value(node)
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """`base ** exponent`, if it is no huge integer.
+
+    >>> power(3, 2), power(2.0, -1)
+    (9, 0.5)
+    """
+    if type(base) is type(exponent) is int and base.bit_length() * exponent > LARGEST_EXPECTED:
+        raise UnknownFormError("a huge power")
+    return base**exponent
+
+
+def size_of(value: Any) -> int:
+    """How many items and characters a value has, those of its items included.
+
+    >>> size_of(["ab", (1, 2)])
+    6
+    """
+    if type(value) in (list, tuple, set, frozenset):
+        return len(value) + sum(map(size_of, value))
+    if type(value) is dict:
+        return len(value) + sum(map(size_of, value)) + sum(map(size_of, value.values()))
+    return len(value) if type(value) in (str, bytes) else 0
+
+
+def product(left: Any, right: Any) -> Any:
+    """`left * right`: two numbers, or a sequence and how often it stands there.
+
+    >>> product(2, 1.5), product("ab", 2), product(2, [0])
+    (3.0, 'abab', [0, 0])
+    """
+    if type(left) is int:
+        left, right = right, left
+    if type(left) in (str, bytes, list, tuple) and type(right) is int:
+        if size_of(left) * right > LARGEST_EXPECTED:
+            raise UnknownFormError("a long repetition")
+    elif not {type(left), type(right)} <= {int, float, complex}:
+        raise UnknownFormError("a product of what is no number")
+    return left * right
 
 
 # %% [markdown]
@@ -279,33 +347,92 @@ def read_test(test: str) -> CodeTest:
 
 
 # %% [markdown]
-# **The program** may stand in one fence, with words around it; two fenced blocks are two answers.
-# Then a look at the text, before a process is spent on it. It is never parsed here: a parser, too,
-# can be made to fail by what it reads.
+# **The program** may stand in fences, with words around them. The opening or the closing fence may
+# be missing, and the whole may be indented. Of several blocks those count up to the last one that
+# defines what the tests call: helpers come before it, examples of its use after it. Of two
+# definitions Python itself takes the second, so two attempts are not two chances. Then a look at
+# the text, before a process is spent on it. It is never parsed here: a parser, too, can be made
+# to fail by what it reads.
 
 
 # %%
-def program_of(answer: str) -> str | None:
-    """The program in an answer: all of it, or its one fenced block; None if it has neither.
+FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,})\s*\{?\.?(?P<language>[\w+#-]*)[^`]*")
+PYTHON = ("python", "python3", "py", "py3")
+
+
+def fenced_blocks(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The language and the lines of every fenced block; the last may lack its closing fence.
+
+    >>> fenced_blocks(["Here:", "```py", "x = 1", "```", "Done."])
+    [('py', ['x = 1'])]
+    >>> fenced_blocks(["x = 1", "```"])
+    [('', ['x = 1'])]
+    """
+    blocks: list[tuple[str, list[str]]] = []
+    marks = ""  # those of the block that is open
+    for number, line in enumerate(lines):
+        if marks:
+            bare = line.strip()
+            if bare.startswith(marks) and not bare.strip(marks[0]):
+                marks = ""
+            else:
+                blocks[-1][1].append(line)
+        elif fence := FENCE.fullmatch(line):
+            marks = fence["marks"]
+            nothing_follows = not "".join(lines[number + 1 :]).strip()
+            if not blocks and nothing_follows:
+                return [("", list(lines[:number]))]  # a closing fence without its opening one
+            blocks.append((fence["language"].lower(), []))
+    return blocks
+
+
+def without_indent(lines: Sequence[str]) -> str:
+    """The lines as one text at the left margin.
+
+    The first line may have lost the indent that all the others still have.
+
+    >>> without_indent(["  x = 1", "  y = 2"]) == without_indent(["x = 1", "  y = 2"])
+    True
+    """
+    lines = itertools.dropwhile(lambda line: not line.strip(), lines)
+    text = textwrap.dedent("\n".join(lines))
+    first, _, rest = text.partition("\n")
+    indents = [re.match(r"[ \t]*", line)[0] for line in rest.split("\n") if line.strip()]
+    lost = min(indents, key=len, default="")
+    opened = sum(map(first.count, "([{")) - sum(map(first.count, ")]}"))
+    if not lost or opened or first.endswith("\\") or '"""' in first or "'''" in first:
+        return text
+    # After a line that opens a block, an indent is the block's own, unless it gets smaller.
+    if first.partition("#")[0].rstrip().endswith(":") and lost == indents[0]:
+        return text
+    return textwrap.dedent(lost + text)
+
+
+def program_of(answer: str, names: Collection[str] = ()) -> str | None:
+    """The program in an answer: its Python blocks, or all of it; None if all blocks are others.
+
+    Args:
+      names: what the tests call; blocks after the last that defines one of them are left out.
 
     >>> program_of("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
     'x = 1'
     >>> program_of("x = 1")
     'x = 1'
-    >>> program_of("```\\nx = 1\\n```\\nor\\n```\\nx = 2\\n```") is None
+    >>> program_of("```js\\nx = 1\\n```") is None
     True
     """
-    lines = answer.strip("\n").rstrip().split("\n")
-    fences = [i for i, line in enumerate(lines) if line.lstrip().startswith("```")]
-    if not fences:
-        return "\n".join(lines)
-    if len(fences) != 2:
-        return None
-    first, last = fences
-    language = lines[first].strip().removeprefix("```").strip().lower()
-    if language not in ("", "python", "py", "python3") or lines[last].strip() != "```":
-        return None
-    return "\n".join(lines[first + 1 : last])
+    lines = answer.lstrip("\ufeff").replace("\xa0", " ").strip("\r\n").rstrip().split("\n")
+    blocks = fenced_blocks(lines)
+    if not blocks:
+        if lines[0].strip().lower() in PYTHON:
+            lines = lines[1:]
+        return without_indent(lines)
+    tagged = [block for language, block in blocks if language in PYTHON]
+    programs = [without_indent(b) for b in tagged or [b for language, b in blocks if not language]]
+    called = "|".join(map(re.escape, names))
+    definition = re.compile(rf"^\s*(?:(?:def|class)\s+(?:{called})\b|(?:{called})\s*=)", re.M)
+    defining = [i for i, program in enumerate(programs) if names and definition.search(program)]
+    return "\n".join(programs[: defining[-1] + 1] if defining else programs) if programs else None
 
 
 def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) -> bool | None:
@@ -333,10 +460,10 @@ def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) 
         return None
     if len(answer) > LONGEST_PROGRAM:
         return False
-    program = program_of(answer)
+    names = {case.function for case in cases}
+    program = program_of(answer, names)
     if program is None or "\0" in program:
         return False
-    names = {case.function for case in cases}
     if not all(re.search(rf"\b{re.escape(name)}\b", program) for name in names):
         return False
     outcome = run_calls(program, [case.call for case in cases], limits)

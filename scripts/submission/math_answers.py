@@ -141,21 +141,34 @@ def exactly(formula: str) -> str:
     )
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096)  # an exception is not kept
+def math_verdict(*formulas: str) -> bool:
+    """What math-verify says of these formulas.
+
+    Raises:
+      TimeoutError: it takes too long.
+      SandboxError: the child process cannot be started.
+    """
+    try:
+        return bool(math_worker().ask([exactly(formula) for formula in formulas]))
+    except SandboxError:
+        raise
+    except RuntimeError:  # the child has died: if a new one lives, these formulas are to blame
+        math_worker().ask(["1"])
+        return False
+
+
 def ask_math(*formulas: str) -> bool:
     """Can one formula be read; are several equal to the first? False if it takes too long.
+
+    Too long is said anew each time: the machine may have been busy for a moment.
 
     Raises:
       SandboxError: the child process cannot be started.
     """
     try:
-        return bool(math_worker().ask([exactly(formula) for formula in formulas]))
+        return math_verdict(*formulas)
     except TimeoutError:
-        return False
-    except SandboxError:
-        raise
-    except RuntimeError:  # the child has died: if a new one lives, these formulas are to blame
-        math_worker().ask(["1"])
         return False
 
 

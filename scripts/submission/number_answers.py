@@ -46,8 +46,16 @@ ONE_LETTER_UNITS = frozenset("mgshlLJNWVACFKTdΩa")
 NO_UNITS = HEDGES | NEGATIONS | NUMBER_WORDS | (OPERATORS - {"times"}) | frozenset(
     "π pi but is was be over above max maximum tops ish upwards change counting bit versus vs "
     "remainder mod would could should lakh lakhs crore crores doubled tripled "
-    "halved negative".split()
+    "halved negative quadrillion quintillion sextillion reversed inverted backwards few many "
+    "sevenths ninths elevenths twelfths seventh ninth eleventh twelfth".split()
 )  # fmt: skip
+# Multipliers, if nothing follows: 42 grand, but 42 grand pianos.
+LAST_MULTIPLIERS = frozenset("grand gross mil tn".split())
+LABELLED = re.compile(r"[A-Za-z](?:[A-Za-z]| (?=[A-Za-z])){0,40}: ?(?=\S)")
+NO_LABELS = frozenset(
+    "estimate bound minimum maximum limit bad worst fake attempt step question draft example "
+    "remaining before old previous initial square".split()
+)
 # A second number written as one word: "fortythree".
 JOINED = re.compile(rf"(?:{'|'.join(TENS)})(?:{'|'.join(DIGIT_WORDS)})s?")
 ARITHMETIC_WORDS = {"times": "*", "plus": "+", "minus": "-", "divided by": "/", "x": "*"}
@@ -60,9 +68,21 @@ OPERATIONS = {
 }
 SAME = re.compile(r"(?:or|so|i\.?e\.?,?|that is,?|equivalently|which is|also) ", re.IGNORECASE)
 CHAIN = re.compile(r"[\d(.$][^=A-Za-wyz;:]{0,60}(?:= ?[\d(.$-][^=A-Za-wyz;:]{0,60})+")
+CALLED = re.compile(
+    r"\b(?:answers?|results?|gave|real|really|actual|actually|should|truth|truly|correct|right)"
+    r"(?:(?: (?:is|was|be|the|to|of|being|it|have|been|as|has|a|answer|value|one|number|really"
+    r"|actually))*|[:=,])[ :=]+(?:\$ ?)?(?=[\w(-])",
+    re.IGNORECASE,
+)
+CALLED_AFTER = re.compile(
+    r"(?P<number>-?\d[\d,.]*|(?<![\w-])[a-z]+(?:[ -][a-z]+)?)(?: [a-z]+)?,? (?:is|was|as|being)"
+    r"(?: (?:the|an|a|my|our))?(?: (?:real|actual|true|final|best|only))?"
+    r" (?:answer|result|correct|right)\b",
+    re.IGNORECASE,
+)
 SAID = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 RESULT = re.compile(rf"(?:=|≈|\b(?:is|equals?|makes?|gives?|gets?|totals?)\b) ?({SAID.pattern})")
-UNFINISHED = re.compile(r" ?(?:[-–/*×·^x:+,.] ?\d|[+*×·^]|- ?(?:\(|[^\W\d_]\b))")
+UNFINISHED = re.compile(r" ?(?:[-–/*×·^x:+,] ?\d|\.\d|[+*×·^]|- ?(?:\(|[^\W\d_]\b))")
 TAIL = re.compile(
     r"(?P<unit>(?:(?! (?:-|or|because|since|as|so|which|that|equals) )"
     r"(?:/\(|[^,.;:!(\[=≈—–\n]))*)(?P<more>.*)",
@@ -82,7 +102,10 @@ def is_unit(text: str) -> bool:
     if not text.startswith(" ") and words and words[0] == "a":
         return False  # 42a is a product
     return (
-        len(words) <= 5
+        len(words) <= (9 if {"in", "on", "at", "for", "of"} & set(words[1:]) else 5)
+        and words[-1:] != ["ago"]
+        and not (words and words[-1].lower() in LAST_MULTIPLIERS)
+        and not re.search(r"(?:teen|tie)ths?\b", text.lower())
         and words[:1] != ["and"]
         and all(UNIT_WORD.fullmatch(word) for word in words)
         and not NO_UNITS & set(re.findall(r"[^\W\d_]+(?:'t)?", text.lower()))
@@ -137,6 +160,31 @@ def is_rounded(text: str, value: Fraction) -> bool:
     return match is not None and round(value, len(match[1])) == Fraction(match[0])
 
 
+def claims_another(reason: str, value: Fraction) -> bool:
+    """Is a reason only another number, or does it call another number the answer?
+
+    >>> claims_another("the answer is forty-three", Fraction(42))
+    True
+    >>> claims_another("6 × 7", Fraction(42))
+    False
+    """
+    alone = read_number(reason.strip(" .,;:!"))
+    if alone and alone.value != value and not alone.rest.strip(" .,;:!"):
+        return arithmetic(reason) != value
+    starts = [match.end() for match in CALLED.finditer(reason)]
+    for start in starts:
+        sum_ = re.match(r"[\d(][\d\s.,()+*×·÷/%-]*\d\)?", reason[start:])
+        reading = read_number(reason[start:])
+        worked_out = arithmetic(sum_[0]) if sum_ else None
+        if reading and value not in (worked_out, reading.value):
+            return True
+    for match in CALLED_AFTER.finditer(reason):
+        reading = read_number(match["number"])
+        if reading and reading.value != value:
+            return True
+    return False
+
+
 def explains(text: str, value: Fraction) -> bool:
     """May this text follow an answer of this value?
 
@@ -149,7 +197,7 @@ def explains(text: str, value: Fraction) -> bool:
     same = read_number(SAME.sub("", text.lstrip("= "), count=1))
     if not text or (same and same.value == value and is_unit(same.rest)):
         return True
-    if arithmetic(text.lstrip("=")) == value:
+    if value in (arithmetic(text.lstrip("=")), arithmetic(SAME.sub("", text, count=1))):
         return True
     words, reason = set(words_of(text)), REASON.match(text)
     if words & HEDGES or (not reason and words & (NEGATIONS | OPERATORS)):
@@ -159,7 +207,10 @@ def explains(text: str, value: Fraction) -> bool:
         holds = all(arithmetic(side) == value for side in match[0].split("="))
         return " " if holds else match[0]
 
+    text = re.sub(r"(?<=\d) (?:gives|makes|equals|is) (?=[\d$-])", " = ", text)
     text = CHAIN.sub(left_over, text)
+    if reason and claims_another(text[reason.end() :], value):
+        return False
     said = RESULT.findall(text) if reason and len(words) > 2 else SAID.findall(text)
     if not reason and words & (NUMBER_WORDS - {"one"}):
         return False
@@ -187,6 +238,10 @@ def read_claim(text: str) -> Reading | None:
         if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
             return None
         text = text[match.end() :]
+    if label := LABELLED.match(text):
+        named = words_of(label[0])
+        if len(named) <= 4 and not (NO_UNITS | OPERATORS | NO_LABELS) & set(named):
+            text = text[label.end() :]
     reading = read_number(text)
     if reading and follows(reading.rest, reading.value):
         worked_out = re.search(r"\d", reading.rest)  # "2^10 = 1024"
@@ -218,6 +273,30 @@ def parse_number(text: str) -> Fraction | None:
 
 
 # %%
+ASKS_PERCENT = re.compile(
+    r"\b(?:what|which|as an?|in|how many) (?:\w+ )?per ?cent\b|\bpercentage\b|\bwhat %", re.I
+)
+IS_PERCENT = re.compile(r"[-+]?[\d.,/ ]+ ?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
+
+
+def in_percent(gold: str, claim: str, question: str, value: Fraction) -> bool:
+    """Is the claim written in percent, of a question that asks for it, and the gold without?
+
+    A gold below one is then the share itself, and 50 % is 0.5, as everywhere.
+
+    >>> in_percent("25", "25%", "What percent is it?", Fraction(25))
+    True
+    >>> in_percent("0.25", "25%", "What percent is it?", Fraction(1, 4))
+    False
+    """
+    return (
+        abs(value) >= 1
+        and not re.search(r"%|per ?cent|pct", plain_text(gold), re.IGNORECASE)
+        and ASKS_PERCENT.search(question) is not None
+        and IS_PERCENT.match(claim) is not None
+    )
+
+
 def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     """Equal as exact numbers; None if the gold answer is not a plain number.
 
@@ -230,7 +309,10 @@ def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     if expected is None:
         return None
     claimed = read_claim(strip_dressing(answer))
-    if claimed is None or claimed.value != expected.value:
+    wanted = expected.value
+    if claimed and in_percent(gold, strip_dressing(answer), question, wanted):
+        wanted /= 100
+    if claimed is None or claimed.value != wanted:
         return False
     asked = plain_text(question)
     if claimed.parts and {str(abs(part)) for part in claimed.parts} <= set(

@@ -101,7 +101,11 @@ SHAPE = re.compile(
     rf"{SOLUTION_START}(?P<answer>.+){SOLUTION_END}\s*",
     re.DOTALL,
 )
-TAG_LIKE = re.compile(r"<\s*/?\s*(?:reasoning|answer)\s*/?\s*>", re.IGNORECASE)
+TAG_LIKE = re.compile(
+    r"<\s*/?\s*(?:reasoning|answer)\s*/?\s*>|</?(?:reasoning|answer)\s[^<>\n]{0,40}>", re.IGNORECASE
+)
+# Letters of other alphabets that look like those of the tags.
+LOOK_ALIKES = str.maketrans("аеоѕгпіαεορνιԝ", "aeosrniaeopviw")
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2800\ufeff]")
 VISIBLE = re.compile(r"[^\W_]|[!-~]")
 # What a rollout writes behind a completion that ran into the length limit. It did not end
@@ -145,7 +149,7 @@ def parse(text: str) -> Completion:
     >>> parse("So: <reasoning>6*7=42</reasoning><answer>42</answer>").in_format
     False
     """
-    plain = INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    plain = INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).translate(LOOK_ALIKES)
     once = len(TAG_LIKE.findall(plain)) == len(TAGS) and all(text.count(t) == 1 for t in TAGS)
     clean = TURN_START not in text and TURN_END not in text
     match = SHAPE.fullmatch(text) if once and clean else None

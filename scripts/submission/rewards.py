@@ -77,7 +77,8 @@ def reward_length(completion: Completion, weights: Rewards) -> float:
     """
     if not completion.in_format:
         return 0.0
-    words = len(completion.reasoning.split())
+    # Dots and dashes are no words.
+    words = sum(any(map(str.isalnum, word)) for word in completion.reasoning.split())
     if words < weights.shortest:
         return words / weights.shortest
     return min(1.0, max(0.0, 1 - (words - weights.longest) / weights.slope))
@@ -153,6 +154,19 @@ class Tally:
 
 
 # %%
+def as_texts(value: Any) -> tuple[str, ...]:
+    """A list column: a list, JSON of one, or nothing.
+
+    >>> as_texts('["18", "19"]'), as_texts(["18"]), as_texts(None), as_texts("")
+    (('18', '19'), ('18',), (), ())
+    """
+    if isinstance(value, str):
+        value = json.loads(value) if value.strip() else ()
+    if value is None or isinstance(value, float):  # NaN: an empty cell of a table
+        return ()
+    return tuple(str(item) for item in value)
+
+
 def examples_from_columns(count: int, columns: Mapping[str, Sequence[Any]]) -> list[Example]:
     """The rows behind a batch; `choices` and `tests` may be lists or JSON.
 
@@ -170,9 +184,11 @@ def examples_from_columns(count: int, columns: Mapping[str, Sequence[Any]]) -> l
         row = {"domain": "other", "source": "", "question": ""}
         row |= {name: columns[name][i] for name in names}
         for name in ("choices", "tests"):
-            if isinstance(row.get(name), str):
-                row[name] = json.loads(row[name])
-        row |= {name: str(row[name]) for name in ("answer", "checker") if name in row}
+            if name in row:
+                row[name] = as_texts(row[name])
+        for name in ("question", "answer", "checker", "trace", "domain", "source"):
+            if name in row:
+                row[name] = "" if row[name] is None else str(row[name])
         rows.append(example_from_mapping(row, f"completion {i}"))
     return rows
 

@@ -44,7 +44,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 FENCES = ("user", "filter", "hook")
@@ -255,20 +255,16 @@ LOAD, IF_EQUAL, IF_BITS, RETURN = 0x20, 0x15, 0x45, 0x06
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050001  # EPERM
 NOT_THERE = 0x00050026  # ENOSYS: the C library then uses `clone`, of which we can read the flags
 
-REFUSED_EVENTS = frozenset(
-    "open os subprocess socket ctypes shutil tempfile signal resource pty fcntl mmap gc syslog "
-    "glob pathlib webbrowser urllib".split()
-)
-REFUSED_MODULES = frozenset("ctypes _ctypes _posixsubprocess _socket _posixshmem".split())
 MODULES = frozenset(
-    "abc array base64 binascii bisect calendar cmath collections contextlib copy dataclasses "
-    "datetime decimal difflib enum fractions functools hashlib heapq io itertools json keyword "
-    "math numbers operator pprint queue random re secrets statistics string struct sys textwrap "
-    "threading time traceback types typing unicodedata warnings zlib __future__".split()
+    "abc array ast base64 binascii bisect calendar cmath collections contextlib copy csv "
+    "dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io "
+    "itertools json keyword logging math numbers operator pprint queue random re secrets "
+    "statistics string struct sys textwrap threading time timeit traceback types typing "
+    "unicodedata warnings weakref zlib __future__".split()
 )
 # What some of them import at the first use of a function, when no file can be read any more.
 LATER = {
-    "collections": ["copy", "heapq"],
+    "collections": ["collections.abc", "copy", "heapq"],
     "datetime": ["_strptime"],
     "functools": ["typing", "weakref"],
     "time": ["_strptime"],
@@ -337,8 +333,16 @@ def filter_calls():
     return control(SET_NO_NEW_PRIVS, 1) and control(SET_SECCOMP, 2, ctypes.addressof(program))
 
 
-def refuse(event, arguments, events=REFUSED_EVENTS, modules=REFUSED_MODULES):
-    if event.partition(".")[0] in events or (event == "import" and arguments[0] in modules):
+def refuse(event, arguments):
+    # Both sets are constants of the code, which nothing can change. The join makes a plain string
+    # of the name: a subclass of str could lie about its hash.
+    if event.partition(".")[0] in {
+        "open", "os", "subprocess", "socket", "ctypes", "shutil", "tempfile", "signal", "resource",
+        "pty", "fcntl", "mmap", "gc", "syslog", "glob", "pathlib", "webbrowser", "urllib",
+    } or (
+        event == "import" and "".join((arguments[0], ""))
+        in {"ctypes", "_ctypes", "_posixsubprocess", "_socket", "_posixshmem"}
+    ):
         raise PermissionError("the sandbox refuses " + event)
 
 
@@ -368,21 +372,46 @@ def work(job, folder, supervisor):
         for name in [name for name in sys.modules if "ctypes" in name]:
             del sys.modules[name]
         del globals()["ctypes"]
-        sys.addaudithook(refuse)
+        sys.addaudithook(globals().pop("refuse"))  # no name leads to it from here on
         stands.append("hook")
     (serve if job["serve"] else run)(job, stands)
 """
 
 # %% [markdown]
 # **The report.** Values go back by their exact type: an object that says it is equal to
-# everything is of none of these types, and so is a subclass of `int` that lies. Anything else
-# than the plain types below is a problem, and so is a report that is too long, too deep, or not
-# there because the program has left early.
+# everything is of none of these types, and so is a subclass of `int` that lies. Some types of the
+# standard library go back as the plain type that they extend: `Counter`, `defaultdict` and
+# `OrderedDict` as a dictionary, a named tuple as a tuple. Generators, ranges, views, queues and
+# the like are run through, and go back as `Iterated`. Anything else is a problem, and so is a
+# report that is too long, too deep, or not there because the program has left early.
 
 # %% tags=["plumbing"]
 REPORTING = r"""
+import itertools
+from _collections import OrderedDict, defaultdict, deque
+
+DICTS = {dict, OrderedDict, defaultdict}  # and Counter, where the program has it
+ITERATED = {
+    range, map, filter, zip, enumerate, reversed, deque, type(_ for _ in ()),
+    type({}.keys()), type({}.values()), type({}.items()),
+    type(reversed([])), type(iter({}.values())), type(iter({}.items())), type(reversed({})),
+    *map(type, map(iter, ([], (), {}, set(), "", "\u0100", b"", range(0), deque()))),
+    *(kind for kind in vars(itertools).values() if type(kind) is type),
+}
+
+
 class Unreportable(Exception):
     pass
+
+
+def is_named_tuple(kind, mro=type.__dict__["__mro__"], names=type.__dict__["__dict__"]):
+    "Is this a class that `namedtuple` has made?"
+    return (
+        type(kind) is type
+        and mro.__get__(kind) == (kind, tuple, object)
+        and "_fields" in names.__get__(kind)
+        and "__eq__" not in names.__get__(kind)
+    )
 
 
 def pieces(value, depth=0):
@@ -406,18 +435,21 @@ def pieces(value, depth=0):
         yield '["complex","' + float.hex(value.real) + " " + float.hex(value.imag) + '"]'
     elif kind is bytes:
         yield '["bytes","' + value.hex() + '"]'
-    elif kind is dict:
+    elif kind in DICTS:
         yield '["dict",['
-        for i, key in enumerate(value):
+        for i, (key, item) in enumerate(dict.items(value)):
             yield ",[" if i else "["
             yield from pieces(key, depth + 1)
             yield ","
-            yield from pieces(value[key], depth + 1)
+            yield from pieces(item, depth + 1)
             yield "]"
         yield "]]"
-    elif kind is list or kind is tuple or kind is set or kind is frozenset:
-        yield '["' + kind.__name__ + '",['
-        for i, item in enumerate(value):
+    elif kind in (list, tuple, set, frozenset) or kind in ITERATED or is_named_tuple(kind):
+        if kind in (list, tuple, set, frozenset):
+            yield '["' + kind.__name__ + '",['
+        else:
+            yield '["iterated",[' if kind in ITERATED else '["tuple",['
+        for i, item in enumerate(tuple.__iter__(value) if is_named_tuple(kind) else value):
             if i:
                 yield ","
             yield from pieces(item, depth + 1)
@@ -431,6 +463,8 @@ def run(job, stands, write=os.write, leave=os._exit):
     module = type(sys)("solution")
     sys.modules["solution"] = sys.modules["__main__"] = module
     values, problem, room = [], "", job["output"]
+    if "collections" in sys.modules:
+        DICTS.add(sys.modules["collections"].Counter)
     write(3, ("ready " + " ".join(stands) + "\n").encode())
     where = "the program"
     try:
@@ -458,7 +492,27 @@ def run(job, stands, write=os.write, leave=os._exit):
 # In the other direction the notebook reads no more than the limit, and decodes with a few lines
 # that know these types and evaluate nothing.
 
+
 # %%
+@dataclasses.dataclass(frozen=True)
+class Iterated:
+    """What a generator, a range, a view or another iterable that is no list has given.
+
+    Equal to no list: only what goes through it (`list(…)`, `sorted(…)`) sees the items.
+
+    >>> list(Iterated((1, 2))), Iterated((1, 2)) == [1, 2]
+    ([1, 2], False)
+    """
+
+    items: tuple[Any, ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a generator is true even if it is empty, a range is not")
+
+
 DECODERS = {
     "int": lambda text: int(text, 16),
     "float": float.fromhex,
@@ -468,6 +522,7 @@ DECODERS = {
     "tuple": lambda items: tuple(decode_value(item) for item in items),
     "set": lambda items: {decode_value(item) for item in items},
     "frozenset": lambda items: frozenset(decode_value(item) for item in items),
+    "iterated": lambda items: Iterated(tuple(decode_value(item) for item in items)),
     "dict": lambda items: {decode_value(key): decode_value(value) for key, value in items},
 }
 
