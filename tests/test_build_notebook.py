@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -212,3 +213,21 @@ def test_a_cell_that_did_not_run_is_refused(chapters):
     run.cells[1].execution_count = None
     with pytest.raises(build_notebook.BuildError, match="did not run"):
         build_notebook.take_outputs(chapters(), run)
+
+
+def test_importing_a_chapter_prints_nothing():
+    names = sorted(path.stem for path in build_notebook.CHAPTERS.glob("*.py"))
+    imports = "; ".join(f"import submission.{name}" for name in names if name != "spine")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(build_notebook.ROOT / "scripts"),
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", imports],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]

@@ -431,4 +431,4 @@ def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:
 
 # %%
 pears = Example("Ada has 17 pears and finds 25. How many now?", "42", "number", "17+25=42.")
-print(render_prompt(pears.question) + render_target(pears))
+(render_prompt(pears.question) + render_target(pears)).splitlines()

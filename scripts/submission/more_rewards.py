@@ -452,5 +452,7 @@ three_pears = components(
     checker=["number"] * 3,
     difficulty=[0.25] * 3,
 )
-for shown_part in ("right", "structure", "confidence"):
-    print(f"{shown_part:10}", [round(value, 3) for value in three_pears[shown_part]])
+{
+    name: [round(value, 3) for value in three_pears[name]]
+    for name in ("right", "structure", "confidence")
+}

@@ -416,13 +416,20 @@ bread = Example("Why does bread dough rise when it is left to stand?", "", "open
 bread_trace = (
     "Dough has yeast in it, and yeast gives off a gas. The question is where the gas goes."
 )
-for attempt in (
+attempts = (
     "Yeast in the dough feeds on sugar from the flour and gives off carbon dioxide. Kneading has "
     "made the gluten stretchy, so the bubbles are trapped, and the loaf swells while it rests.",
     "Why does bread dough rise when it is left to stand?",
     "bread dough rise stand yeast gas bubbles gluten flour warm sugar oven crust loaf",
     "This is an interesting question. There are many important aspects to consider here.",
     "The dough rises because of the yeast. " * 6,
-):
-    attempted = parse(f"<reasoning>{bread_trace}</reasoning><answer>{attempt}</answer>")
-    print(f"{open_score(attempted, bread):.2f}  {attempt[:80]}")
+)
+[
+    (
+        round(
+            open_score(parse(f"<reasoning>{bread_trace}</reasoning><answer>{a}</answer>"), bread), 2
+        ),
+        a[:50],
+    )
+    for a in attempts
+]
