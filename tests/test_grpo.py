@@ -284,3 +284,20 @@ def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
     profile = dataclasses.replace(run.profile, grpo=settings)
     with pytest.raises(rewards.RewardError, match="'right' has failed"):
         train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)
+
+
+def test_further_parts_are_scored_logged_and_may_ask_the_policy(
+    make_policy, tokenizer, rows, mesh, tmp_path
+):
+    from submission import more_rewards  # noqa: F401 - it registers its parts
+
+    run = short_run(tmp_path)
+    weights = dataclasses.replace(
+        run.profile.rewards, extras={"structure": 0.05, "gold": 0.05, "confidence": 0.05}
+    )
+    settings = dataclasses.replace(run.profile.grpo, steps=1)
+    profile = dataclasses.replace(run.profile, rewards=weights, grpo=settings)
+    report, _ = train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)
+    (line,) = report["history"]
+    assert {"structure", "gold", "confidence"} <= set(line)
+    assert line["failed"] == 0.0
