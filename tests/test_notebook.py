@@ -144,7 +144,9 @@ def test_results_have_the_promised_fields(executed):
         assert set(results["evaluation"][name]) == {
             *("n", "format", "accuracy", "accuracy_ci95", "accuracy_lenient", "open_score"),
             *("stopped", "mean_tokens", "by_domain"),
+            *("open_score_lenient", "open_by_domain", "failed"),
         }
+        assert results["evaluation"][name]["failed"] == 0
 
 
 def test_the_judges_find_what_results_json_says(executed):
