@@ -18,6 +18,8 @@ SCORES = {
     "accuracy_lenient": 1.0,
     "stopped": 1.0,
     "mean_tokens": 3.0,
+    "open_score": None,
+    "open_score_lenient": None,
 }
 RESULTS = {
     "profile": "tiny",
@@ -65,6 +67,14 @@ def test_the_options_become_the_notebooks_variables(run, capsys):
     assert run(*options, cells=(SHOW % NAMES, TAKE_FOLDER % RESULTS)) == 0
     shown = "{'PROFILE': 'tiny', 'RECIPE': 'worked_only', 'MINUTES': '7.5', 'RUN_SEED': '3'"
     assert shown in capsys.readouterr().out
+
+
+def test_a_recipe_with_further_parts_gets_the_notebook_that_has_them():
+    sources = [cell.source for cell in run_notebook.notebook_to_run("shaped").cells]
+    assert 'NOTEBOOK_RECIPE = "shaped"' in "\n".join(sources)
+    assert any("def reward_confidence" in source for source in sources)
+    committed = nbformat.read(run_notebook.NOTEBOOK, as_version=4)
+    assert run_notebook.notebook_to_run("worked_only") == committed
 
 
 def test_an_error_is_shown_and_exits_1(run, capsys):
