@@ -40,7 +40,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             f"({low:.3f} to {high:.3f}) | {row['accuracy_lenient']:.3f} | {row['stopped']:.3f} "
             f"| {row['mean_tokens']:.1f} |"
         )
-    scores = [results["evaluation"][name]["open_score_lenient"] for name in STAGE_TITLES]
+    scores = [results["evaluation"][name].get("open_score_lenient") for name in STAGE_TITLES]
     if None not in scores:
         told = (f"{t} {s:.3f}" for t, s in zip(STAGE_TITLES.values(), scores, strict=True))
         lines += ["", f"Rows without a gold answer, lenient open score: {', '.join(told)}."]
