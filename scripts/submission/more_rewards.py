@@ -17,8 +17,9 @@
 # pays a wrong answer more than a right one. All parts are 0 out of format.
 
 # %%
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -346,6 +347,17 @@ def worth(parts: Mapping[str, Sequence[float]]) -> list[float]:
     return [right + open_ for right, open_ in zip(parts["right"], parts["open"], strict=True)]
 
 
+def times_worth(
+    score: Callable[[Completion, Example], float],
+    completions: Sequence[Completion],
+    examples: Sequence[Example],
+    parts: Mapping[str, Sequence[float]],
+) -> list[float]:
+    """Each score times what its answer is worth; where that is nothing, it is not worked out."""
+    rows = zip(worth(parts), completions, examples, strict=True)
+    return [w and w * score(completion, example) for w, completion, example in rows]
+
+
 def part_structure(
     completions: Sequence[Completion],
     examples: Sequence[Example],
@@ -353,8 +365,7 @@ def part_structure(
     context: Context,
 ) -> list[float]:
     """`reward_structure`, as far as the answer is worth something."""
-    rows = zip(worth(parts), completions, examples, strict=True)
-    return [w and w * reward_structure(completion, example) for w, completion, example in rows]
+    return times_worth(reward_structure, completions, examples, parts)
 
 
 def part_teacher(
@@ -364,8 +375,8 @@ def part_teacher(
     context: Context,
 ) -> list[float]:
     """`reward_teacher`, as far as the answer is worth something."""
-    rows = zip(worth(parts), completions, examples, strict=True)
-    return [w and w * reward_teacher(c, example, context.vocabulary) for w, c, example in rows]
+    score = functools.partial(reward_teacher, vocabulary=context.vocabulary)
+    return times_worth(score, completions, examples, parts)
 
 
 def part_gold(
