@@ -22,7 +22,8 @@ def short_run(out, **changes):
     """The tiny profile with a handful of steps."""
     profile = dataclasses.replace(
         config.TINY,
-        sft=dataclasses.replace(config.TINY.sft, steps=4, save_every=2),
+        # Eight rows, to be split over eight devices.
+        sft=dataclasses.replace(config.TINY.sft, steps=4, rows=8, save_every=2),
         grpo=dataclasses.replace(
             config.TINY.grpo, steps=3, prompts=4, generations=4, micro_prompts=4, save_every=2
         ),

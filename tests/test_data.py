@@ -293,21 +293,6 @@ def test_the_target_ends_with_the_eos_directly_after_the_answer_tag(tokenizer):
     assert tokenizer.bos_id() not in target
 
 
-def test_the_loss_covers_the_target_alone(tokenizer):
-    row = data.tokenize(tokenizer, Example("What is 1 + 2?", "3", "number", "1+2=3."))
-    tokens_BT, mask_BT = data.pad_tokens([row], 64, tokenizer.pad_id())
-    assert tokens_BT[0][mask_BT[0]].tolist() == row.target
-    assert not mask_BT[0, : len(row.prompt)].any()
-    assert tokens_BT[0, : len(row.prompt)].tolist() == row.prompt
-    assert (tokens_BT[0, len(row.prompt) + len(row.target) :] == tokenizer.pad_id()).all()
-
-
-def test_an_example_is_never_cut(tokenizer):
-    row = data.tokenize(tokenizer, Example("q", "3", "number", "1+2=3." * 9))
-    with pytest.raises(ValueError, match="does not fit the length 16"):
-        data.pad_tokens([row], 16, tokenizer.pad_id())
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -462,10 +447,6 @@ def test_the_seed_decides_the_stream():
     mixture = mixture_of(a=40, b=20)
     assert drawn(mixture, 1, 100) == drawn(mixture, 1, 100)
     assert drawn(mixture, 1, 100) != drawn(mixture, 2, 100)
-
-
-def test_batches_are_full():
-    assert list(data.batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_columns_have_one_value_per_example():

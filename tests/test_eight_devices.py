@@ -2,29 +2,24 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+
+import pytest
 
 from conftest import ROOT
 
 SCRIPT = """
-import dataclasses, json, sys
+import dataclasses, json, re, sys
 sys.path[:0] = ["scripts", "tests"]
 import jax
-from jax.interpreters import pxla
-from tunix.utils import sharding_utils
-
-def shard(x, spec, eager=False):  # Tunix's own, without its exception for CPUs
-    mesh = pxla.thread_resources.env.physical_mesh
-    if mesh.empty:
-        return x
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-    return jax.lax.with_sharding_constraint(x, sharding)
-
-sharding_utils.shard = shard
+from flax import nnx
+from tpu_target import constraints_forced
 
 from conftest import short_run
-from submission import budget, checkpoints, grpo, model, prepared, sft
+from submission import budget, checkpoints, decoding, grpo, model, prepared, rollout, sft
+from submission.prompts import render_prompt
 
 run = short_run(sys.argv[1])
 run = dataclasses.replace(run, profile=dataclasses.replace(
@@ -41,12 +36,40 @@ policy = model.add_adapter(
 rows = prepared.rows_of_run(run, tokenizer)
 out = checkpoints.open_run_folder(run)
 common = (run, mesh, out.checkpoints, out.metrics, budget.Deadline.after(10))
-one = sft.train_sft(policy, tokenizer, rows["sft"], *common)
-two = grpo.train_grpo(policy, tokenizer, rows["grpo"], *common)
-embedding = policy.embedder.input_embedding.get_value()
+
+engine_settings = dataclasses.replace(grpo.rollout_config(run), segment=8)
+texts = [render_prompt(e.question) for e in rows["grpo"].examples[:12] for _ in range(4)]
+programs = []
+made = decoding.Decoder.__init__
+
+
+def remembered(self, *arguments):
+    made(self, *arguments)
+    segment = self.segment
+
+    def call(*values, **named):
+        programs.append(segment.lower(*values, **named).compile().as_text())
+        self.segment = segment
+        return segment(*values, **named)
+
+    self.segment = call
+
+
+with constraints_forced(), mesh:
+    decoding.Decoder.__init__ = remembered
+    engine = rollout.PolicyRollout(policy, tokenizer, mesh, engine_settings)
+    sampled = [t.tolist() for t in engine.generate(texts, engine_settings).tokens]
+    one = sft.train_sft(policy, tokenizer, rows["sft"], *common)
+    two = grpo.train_grpo(policy, tokenizer, rows["grpo"], *common)
+moved = re.findall(
+    r"= (\\S+) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)", programs[0]
+)
+base = jax.tree.leaves(nnx.state(policy, nnx.filterlib.Not(nnx.LoRAParam)))
 print(json.dumps({
     "devices": jax.device_count(),
-    "replicated": embedding.sharding.is_fully_replicated,
+    "replicated": all(x.sharding.is_fully_replicated for x in base),
+    "sampled": sampled,
+    "moved in a segment": moved,
     "sft": [line["loss"] for line in one["history"]],
     "kl": two["history"][0]["kl"],
 }))
@@ -67,9 +90,25 @@ def run(tmp_path, devices):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_eight_devices_train_like_one(tmp_path):
-    one, eight = run(tmp_path, 1), run(tmp_path, 8)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    return run(folder, 1), run(folder, 8)
+
+
+def test_eight_devices_train_like_one(results):
+    one, eight = results
     assert eight["devices"] == 8
     assert eight["replicated"]
     assert max(abs(a - b) for a, b in zip(one["sft"], eight["sft"], strict=True)) < 1e-3
     assert abs(eight["kl"]) < 1e-5
+
+
+def test_eight_devices_sample_what_one_samples(results):
+    one, eight = results
+    assert eight["sampled"] == one["sampled"]
+
+
+def test_decoding_moves_nothing_between_devices_but_whether_all_are_done(results):
+    _, eight = results
+    assert all(re.fullmatch(r"pred\[\]\S*", shape) for shape in eight["moved in a segment"])

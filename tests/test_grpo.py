@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tunix.rl import common
+from tunix.rl import common, function_registry
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
@@ -18,6 +18,7 @@ from submission import (
     curriculum,
     data,
     grpo,
+    losses,
     metrics,
     prompts,
     rewards,
@@ -84,13 +85,13 @@ def expected_gradient(mode):
 
 def test_trap_3_the_stock_kl_has_no_gradient_and_ours_has():
     stock = grpo_learner.GRPOConfig(num_generations=2).kl_loss_mode
-    ours = grpo.algorithm_config(config.TINY.grpo).kl_loss_mode
+    ours = grpo.algorithm_config(config.TINY).kl_loss_mode
     assert float(jnp.abs(expected_gradient(stock)).max()) < 1e-6
     assert float(jnp.abs(expected_gradient(ours)).max()) > 0.05
 
 
 def test_the_kl_gradient_points_back_to_the_reference():
-    ours = grpo.algorithm_config(config.TINY.grpo).kl_loss_mode
+    ours = grpo.algorithm_config(config.TINY).kl_loss_mode
     towards = jnp.array([0.3, -0.7, 1.2, 0.1]) - jnp.array([1.0, 0.2, -0.4, 0.3])
     assert float(jnp.vdot(expected_gradient(ours), towards)) > 0
 
@@ -124,6 +125,51 @@ def test_trap_11_a_stock_reference_pulls_back_to_before_sft_and_ours_does_not(
     log.close()
     assert float(jnp.abs(kl_ours).max()) < 1e-6  # GRPO starts where SFT ended
     assert float(kl_stock.mean()) > 0.1
+
+
+# --- Temperature ------------------------------------------------------------------------------
+
+
+def test_reference_old_policy_and_loss_share_one_temperature(
+    make_policy, tokenizer, mesh, tmp_path
+):
+    """Tunix's numbers at the sampling temperature, in micro-batches of two prompts too."""
+    run = short_run(tmp_path)
+    settings = dataclasses.replace(run.profile.grpo, temperature=0.7)
+    run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
+    policy = warm(make_policy())
+    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
+    prompt = jnp.arange(4, 28).reshape(4, 6).at[1, :2].set(tokenizer.pad_id())
+    completion = jnp.arange(40, 80).reshape(4, 10)
+    ids = {"pad_id": tokenizer.pad_id(), "eos_id": tokenizer.eos_id()}
+    graph, state = nnx.split(policy)
+    stock = common.compute_per_token_logps(graph, state, prompt, completion, temperature=0.7, **ids)
+    old = cluster.get_old_per_token_logps(prompt, completion)
+    reference = cluster.get_ref_per_token_logps(prompt, completion, **ids, micro_batch_size=2)
+    example = grpo_learner.TrainExample(
+        prompt_ids=prompt,
+        prompt_mask=prompt != tokenizer.pad_id(),
+        completion_ids=completion,
+        completion_mask=jnp.ones_like(completion),
+        advantages=jnp.ones(4),
+        ref_per_token_logps=reference,
+        old_per_token_logps=old,
+    )
+    algorithm = grpo.algorithm_config(run.profile)
+    algorithm.temperature = 0.7  # the learner copies it from the rollout's configuration
+    loss = function_registry.get_policy_loss_fn(algorithm.policy_loss_fn)
+    value, aux = loss(policy, example, algorithm, **ids)
+    log.close()
+    np.testing.assert_allclose(old, stock, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(reference, stock, atol=1e-5, rtol=0)
+    assert float(value) == pytest.approx(-1.0, abs=1e-5)  # every ratio is 1
+    assert float(aux["kl"]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_learner_trains_with_the_chunked_loss():
+    name = grpo.algorithm_config(config.TINY).policy_loss_fn
+    assert function_registry.get_policy_loss_fn(name) is losses.chunked_grpo_loss
 
 
 # --- The stage --------------------------------------------------------------------------------

@@ -226,10 +226,31 @@ def test_the_reference_shares_the_base_and_keeps_its_own_adapter(make_policy):
     assert not set(pointers(policy, nnx.LoRAParam)) & set(pointers(reference, nnx.LoRAParam))
 
 
-def test_weights_are_replicated_and_the_batch_is_split():
+def shardings(stock, shape):
+    """Each weight's sharding on eight devices, as Tunix's loaders would lay it out."""
+    tunix_config = model.tunix_config(stock)
+    library = {"gemma3": model.gemma3_lib.Gemma3, "gemma2": gemma2_lib.Gemma}[stock.family]
+    abstract = nnx.eval_shape(lambda: library(tunix_config, rngs=nnx.Rngs(0)))
+    mesh = jax.sharding.AbstractMesh(shape, ("data", "fsdp", "tp"))
+    specs = jax.tree.leaves(
+        nnx.get_partition_spec(nnx.state(abstract)),
+        is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
+    )
+    return [jax.sharding.NamedSharding(mesh, spec) for spec in specs]
+
+
+@pytest.mark.parametrize("stock", [GEMMA_3, GEMMA_2], ids=lambda stock: stock.name)
+def test_the_shape_of_the_mesh_decides_where_weights_are(stock):
+    """Tunix writes `fsdp` into one weight of models with one KV head, whatever the config says."""
+    assert all(sharding.is_fully_replicated for sharding in shardings(stock, (8, 1, 1)))
+    sliced = [not sharding.is_fully_replicated for sharding in shardings(stock, (1, 8, 1))]
+    assert sum(sliced) >= len(sliced) / 2
+
+
+def test_the_batch_is_split_over_all_data_axes():
     for stock in (GEMMA_3, GEMMA_2):
         sharding = model.tunix_config(stock).shd_config
-        assert sharding.emb_vd == (None, None)
-        assert sharding.q_weight_ndh == (None, None, None)
-        assert sharding.act_btd == ("fsdp", None, None)
-        assert sharding.act_btnh == ("fsdp", None, None, None)
+        for name in ("act_btd", "act_btf", "act_btnh"):
+            assert getattr(sharding, name)[0] == model.DATA_AXES
+    assert model.make_mesh().shape == {"data": jax.device_count(), "fsdp": 1, "tp": 1}
+    assert model.make_mesh(replicated=False).shape["fsdp"] == jax.device_count()

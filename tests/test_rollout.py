@@ -26,8 +26,7 @@ def settings(tmp_path_factory):
 
 @pytest.fixture
 def engine(policy, tokenizer, mesh, settings):
-    adapter = tokenizer_adapter.TokenizerAdapter(tokenizer)
-    return rollout.PolicyRollout(policy, adapter, mesh, settings)
+    return rollout.PolicyRollout(policy, tokenizer, mesh, settings)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +95,13 @@ def test_trap_6_stock_scores_at_temperature_1_and_ours_at_the_sampling_temperatu
     policy, tokenizer, mesh, settings, stock
 ):
     cold = dataclasses.replace(settings, temperature=0.7)
-    adapter = tokenizer_adapter.TokenizerAdapter(tokenizer)
-    engine = rollout.PolicyRollout(policy, adapter, mesh, cold)
+    engine = rollout.PolicyRollout(policy, tokenizer, mesh, cold)
     row = data.tokenize(tokenizer, prompts.Example("What is 3 + 4?", "7", "number", "3+4=7."))
     prompt, completion = jnp.array([row.prompt]), jnp.array([row.target])
 
     def new_log_probs(temperature):  # as the GRPO loss computes them
         graph, state = nnx.split(policy)
-        ids = {"pad_id": adapter.pad_id(), "eos_id": adapter.eos_id()}
+        ids = {"pad_id": tokenizer.pad_id(), "eos_id": tokenizer.eos_id()}
         return common.compute_per_token_logps(
             graph, state, prompt, completion, **ids, temperature=temperature
         )
@@ -117,8 +115,7 @@ def test_trap_6_stock_scores_at_temperature_1_and_ours_at_the_sampling_temperatu
 
 def test_rollouts_come_from_the_policy_as_it_is_now(make_policy, tokenizer, mesh, settings):
     policy = make_policy()
-    adapter = tokenizer_adapter.TokenizerAdapter(tokenizer)
-    engine = rollout.PolicyRollout(policy, adapter, mesh, settings)
+    engine = rollout.PolicyRollout(policy, tokenizer, mesh, settings)
     before = engine.generate(PROMPTS, settings)
     noise = jax.tree.map(
         lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape),

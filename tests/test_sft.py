@@ -1,12 +1,14 @@
+import contextlib
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tunix.sft import peft_trainer
 
 from conftest import short_run
-from submission import budget, checkpoints, data, sft
+from submission import budget, checkpoints, data, losses, packing, sft
 
 
 def train(policy, tokenizer, rows, mesh, out, minutes=10):
@@ -32,44 +34,57 @@ def adapter(policy):
 
 
 def test_the_loss_is_the_mean_over_target_tokens(make_policy, tokenizer, rows):
-    """Tunix's loss on our inputs, against the same number computed row by row, unpadded."""
+    """Of packed rows, against the same number computed example by example, unpadded."""
     policy = make_policy()
-    tokenized = [data.tokenize(tokenizer, example) for example in rows["sft"].examples[:3]]
-    tokens_BT, mask_BT = data.pad_tokens(tokenized, 128, tokenizer.pad_id())
-    batch = peft_trainer.TrainingInput(
-        input_tokens=jnp.array(tokens_BT), input_mask=jnp.array(mask_BT)
-    )
-    loss = peft_trainer._default_loss_fn(policy, **sft.sft_model_input(batch, tokenizer.pad_id()))
-    losses = []
-    for row in tokenized:
+    examples = [data.tokenize(tokenizer, example) for example in rows["sft"].examples[:2]]
+    (batch,) = packing.packed_batches(examples, 1, 192, tokenizer.pad_id())
+    inputs = packing.packed_model_input(jax.tree.map(jnp.array, batch))
+    loss = losses.chunked_sft_loss(1024)(policy, **inputs)
+    alone = []
+    for row in examples:
         tokens = jnp.array([row.prompt + row.target])
         length = tokens.shape[1]
         mask = jnp.tril(jnp.ones((1, length, length), bool))
         logits, _ = policy(tokens, jnp.arange(length)[None], None, mask)
         log_probs = jax.nn.log_softmax(logits[0, len(row.prompt) - 1 : -1])
-        losses += [-log_probs[i, token] for i, token in enumerate(row.target)]
-    assert float(loss) == pytest.approx(float(jnp.mean(jnp.array(losses))), abs=1e-4)
+        alone += [-log_probs[i, token] for i, token in enumerate(row.target)]
+    assert float(loss) == pytest.approx(float(jnp.mean(jnp.array(alone))), abs=1e-5)
 
 
-def test_sft_learns_saves_and_reports_every_step(make_policy, tokenizer, rows, mesh, tmp_path):
-    policy = make_policy()
-    before = adapter(policy)
-    report = train(policy, tokenizer, rows, mesh, tmp_path / "run")
+@pytest.fixture(scope="module")
+def trained(make_policy, tokenizer, rows, mesh, tmp_path_factory):
+    """A run of four steps: policy, adapter before, report, folder, and what it printed."""
+    policy, out = make_policy(), tmp_path_factory.mktemp("sft") / "run"
+    before, printed = adapter(policy), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        report = train(policy, tokenizer, rows, mesh, out)
+    return policy, before, report, out, printed.getvalue()
+
+
+def test_sft_learns_saves_and_reports_every_step(trained):
+    policy, before, report, out, _ = trained
     assert report["steps"] == 4
     assert [line["step"] for line in report["history"]] == [1, 2, 3, 4]
     assert report["history"][-1]["loss"] < report["history"][0]["loss"]
     assert all({"loss", "grad_norm", "learning_rate"} <= set(line) for line in report["history"])
     assert any((a != b).any() for a, b in zip(before, adapter(policy), strict=True))
-    assert checkpoints.checkpoint_steps(tmp_path / "run" / "checkpoints" / "sft") == [4]
+    assert checkpoints.checkpoint_steps(out / "checkpoints" / "sft") == [4]
 
 
-def test_the_same_seed_gives_the_same_adapter(make_policy, tokenizer, rows, mesh, tmp_path):
-    results = []
-    for name in ("one", "two"):
-        policy = make_policy()
-        train(policy, tokenizer, rows, mesh, tmp_path / name)
-        results.append(adapter(policy))
-    for a, b in zip(*results, strict=True):
+def test_the_tokens_reported_are_those_that_are_not_padding(trained):
+    _, _, report, out, printed = trained
+    settings = short_run(out).profile.sft
+    slots = settings.steps * settings.rows * settings.length
+    assert 0.95 * slots < report["tokens"] < slots
+    assert f"{report['tokens'] / slots:.1%} of {slots:,} slots used, in rows of 144" in printed
+
+
+def test_the_same_seed_gives_the_same_adapter(
+    trained, make_policy, tokenizer, rows, mesh, tmp_path
+):
+    policy = make_policy()
+    train(policy, tokenizer, rows, mesh, tmp_path / "run")
+    for a, b in zip(adapter(trained[0]), adapter(policy), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

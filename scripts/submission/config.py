@@ -256,8 +256,9 @@ class Sft:
     """Stage 1: the warm start."""
 
     steps: int
-    batch_size: int  # examples per update
-    length: int  # tokens per example, prompt included
+    rows: int  # per update, each with several examples; fewer if they are longer than `shortest`
+    length: int  # tokens per row, at most: it is chosen so that little is left over
+    shortest: int  # ... and at least
     optimizer: Optimizer
     save_every: int
     minimum_kept: float  # share of rows that must fit the lengths, or the run stops
@@ -279,7 +280,6 @@ class Grpo:
     steps: int
     prompts: int  # groups per update
     generations: int  # completions per group
-    micro_prompts: int  # groups per forward and backward pass
     optimizer: Optimizer
     beta: float  # weight of the KL divergence from the warm start
     save_every: int
@@ -288,7 +288,27 @@ class Grpo:
     temperature: float = 1.0  # what is sampled is what is trained: no top-k, no top-p
     top_k: int | None = None
     top_p: float = 1.0
+    micro_prompts: int = 0  # groups per forward and backward pass; 0: as many as memory allows
     curriculum: Curriculum = Curriculum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """How the rollout engine cuts its work up; what it generates does not depend on it."""
+
+    segment: int  # steps between two looks at which completions are done
+    prompt_step: int  # prompts are padded to a multiple of this
+    completion_step: int  # for the update, completions are trimmed to a multiple of this
+    least_share: float = 1 / 8  # of the first batch: it shrinks no further
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What an accelerator has, and how much of it one pass of training should use."""
+
+    memory_gib: float  # usable
+    spare: float = 0.1  # of it, left free for what an estimate does not see
+    pass_tokens: int = 16_384  # per chip and pass: the matrix units are busy with fewer already
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +357,8 @@ class Profile:
     evaluation: Evaluation
     sft_sources: Mapping[str, tuple[Source, ...]]  # by recipe
     grpo_sources: tuple[Source, ...]
+    generation: Generation
+    chip: Chip
     hours: float  # the wall clock of a session
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
@@ -346,6 +368,7 @@ class Profile:
     grpo_share: float = 0.85  # of the time that is left when GRPO begins
     keep_checkpoints: int = 3
     remat: bool = False  # recompute activations in training
+    vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0
 
 
@@ -364,7 +387,7 @@ HELD_OUT_SOURCES = tuple(
 
 # %% [markdown]
 # The two profiles. The rates of `tiny` are over a hundred times those of `kaggle`: its weights
-# are small, and it takes 210 steps in all, not 1,300.
+# are small, and it takes 210 steps in all, not 1,900.
 
 # %%
 ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
@@ -377,8 +400,9 @@ TINY = Profile(
     adapter=Adapter(rank=16, alpha=32.0),
     sft=Sft(
         steps=150,
-        batch_size=16,
-        length=128,
+        rows=6,  # 16 examples
+        length=144,
+        shortest=144,
         optimizer=Optimizer(peak_rate=3e-3),
         save_every=50,
         minimum_kept=0.9,
@@ -387,7 +411,6 @@ TINY = Profile(
         steps=60,
         prompts=16,
         generations=8,
-        micro_prompts=16,
         optimizer=Optimizer(peak_rate=8e-4),
         beta=0.02,
         save_every=20,
@@ -396,6 +419,8 @@ TINY = Profile(
     evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),
     sft_sources={"warm_start_grpo": (ALL_STYLES,), "worked_only": (WORKED,)},
     grpo_sources=(Source("bundled", BUNDLED, ("tasks/grpo",)),),
+    generation=Generation(segment=40, prompt_step=48, completion_step=20),
+    chip=Chip(memory_gib=4.0),
     hours=1.0,
 )
 
@@ -405,25 +430,25 @@ KAGGLE = Profile(
     lengths=Lengths(prompt=256, completion=768),
     adapter=Adapter(rank=64, alpha=64.0),
     sft=Sft(
-        steps=300,
-        batch_size=32,
-        length=1024,
+        steps=900,
+        rows=64,
+        length=3072,
+        shortest=2048,
         optimizer=Optimizer(peak_rate=2e-5),
         save_every=200,
         minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
     ),
     grpo=Grpo(
         steps=1000,
-        prompts=16,
+        prompts=128,
         generations=8,
-        micro_prompts=4,
         optimizer=Optimizer(peak_rate=5e-6),
         beta=0.04,
         save_every=25,
         temperature=0.9,
     ),
     rewards=Rewards(shortest=20, longest=400, slope=150),
-    evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=100),
+    evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=256),
     sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
     grpo_sources=sources_named(
         "gsm8k",
@@ -437,6 +462,8 @@ KAGGLE = Profile(
         "xsum",
         "rar_science",
     ),
+    generation=Generation(segment=128, prompt_step=128, completion_step=256),
+    chip=Chip(memory_gib=15.75),  # TPU v5e
     hours=9.0,
     remat=True,
 )

@@ -357,7 +357,7 @@ def load_examples(
 
 
 # %% [markdown]
-# **Batches.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which
+# **The stream.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which
 # source is next follows from the shares alone: the one that is furthest behind its share, so that
 # any stretch of the stream has them in proportion. Within a source come shuffled epochs; the
 # order of epoch `e` depends on the seed and on `e` alone.
@@ -390,33 +390,6 @@ def mixed_forever(mixture: Mixture, seed: int) -> Iterator[Example]:
         name = max(names, key=due.__getitem__)
         due[name] -= 1
         yield next(streams[name])
-
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Full batches only: Tunix recompiles for any other shape."""
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-
-
-def pad_tokens(rows: Sequence[Tokens], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right-padded tokens_BT and the loss mask_BT: true on targets, their EOS included.
-
-    Raises:
-      ValueError: a row is longer than `length`; cutting it would lose its closing tag.
-    """
-    tokens_BT = np.full((len(rows), length), pad_id, np.int32)
-    mask_BT = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        start, end = len(row.prompt), len(row.prompt) + len(row.target)
-        if end > length:
-            raise ValueError(f"An example of {end} tokens does not fit the length {length}.")
-        tokens_BT[i, :end] = row.prompt + row.target
-        mask_BT[i, start:end] = True
-    return tokens_BT, mask_BT
 
 
 def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 # %% tags=["modules-only"]
@@ -106,9 +107,11 @@ def answer_greedily(
     answered: list[Answered] = []
     for start in range(0, len(examples), batch_size):
         batch = list(examples[start : start + batch_size])
-        # The last batch is filled up: another size would be compiled anew.
+        # The last batch is filled up: another size would be compiled anew. All sizes are
+        # multiples of the number of devices, which share the batch.
+        size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
         prompts = [render_prompt(e.question) for e in batch]
-        prompts += [prompts[-1]] * (min(batch_size, len(examples)) - len(batch))
+        prompts += [prompts[-1]] * (size - len(batch))
         output = sampler(
             prompts,
             max_generation_steps=max_generation_steps,
@@ -119,7 +122,7 @@ def answer_greedily(
             echo=False,
         )
         completions = [
-            parse(mark_cut(text, tokens, max_generation_steps))
+            parse(mark_cut(text, ended(tokens, max_generation_steps)))
             for text, tokens in zip(output.text, output.tokens, strict=True)
         ]
         sizes = [len(tokens) for tokens in output.tokens]

@@ -6,7 +6,8 @@
 # policy makes what lay above more likely, and what lay below less. A group in which all earn
 # the same teaches nothing.
 #
-# Tunix's `GRPOLearner` does the work. Its defaults are set right in three places:
+# Tunix's `GRPOLearner` does the work, with the chunked log-probabilities in its loss, in the
+# reference and in the old policy. Its defaults are set right in three places:
 #
 # - **The KL term pulls.** Tunix's default estimator, log p − log p_ref, has an expected
 #   gradient of zero as a loss term, whatever its weight. `low_var_kl` (Schulman's k3) has not.
@@ -15,6 +16,7 @@
 #   sampled is the one whose log-probabilities are trained.
 
 # %%
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,21 +26,23 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from tunix.rl import rl_cluster
-from tunix.rl.grpo import grpo_learner
-from tunix.rl.rollout import base_rollout
+from tunix.sft import sharding_utils as input_sharding
 
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
 from submission.checkpoints import prepare_saves, saving_options
-from submission.config import Grpo, Run
+from submission.config import Profile, Run
 from submission.curriculum import PromptSampler
 from submission.data import Mixture, prompt_columns
+from submission.losses import ChunkedGRPOConfig, completion_log_probs
+from submission.memory import plan_memory
 from submission.metrics import SilentBar, StepLog, total_seconds
-from submission.model import frozen_copy
+from submission.model import DATA_AXES, frozen_copy
 from submission.prompts import Example
 from submission.rewards import EXTRA_SETUPS, Context, Scorer
-from submission.rollout import PolicyRollout
+from submission.rollout import EngineConfig, PolicyRollout
 from submission.texts import PLAIN, Vocabulary
+from submission.trimming import TrimmedLearner, in_trimmed_parts
 from submission.updates import make_optimizer, use_adapter_only_step
 
 # %%
@@ -105,10 +109,10 @@ def fit_vocabulary(examples: Sequence[Example]) -> Vocabulary:
     return Vocabulary.fit(texts) if texts else PLAIN
 
 
-def rollout_config(run: Run) -> base_rollout.RolloutConfig:
+def rollout_config(run: Run) -> EngineConfig:
     """Sampling in training. `top_p=None` would mean greedy, whatever the temperature."""
     settings, lengths = run.profile.grpo, run.profile.lengths
-    return base_rollout.RolloutConfig(
+    return EngineConfig(
         max_tokens_to_generate=lengths.completion,
         max_prompt_length=lengths.prompt,
         kv_cache_size=run.cache_length,
@@ -116,18 +120,66 @@ def rollout_config(run: Run) -> base_rollout.RolloutConfig:
         top_p=settings.top_p,
         top_k=settings.top_k,
         seed=jax.random.PRNGKey(run.seed),
+        vocabulary_chunk=run.profile.vocabulary_chunk,
+        **dataclasses.asdict(run.profile.generation),
     )
 
 
-def algorithm_config(settings: Grpo) -> grpo_learner.GRPOConfig:
+def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
     """GRPO with a KL term that has a gradient."""
-    return grpo_learner.GRPOConfig(
+    settings = profile.grpo
+    return ChunkedGRPOConfig(
         num_generations=settings.generations,
         num_iterations=settings.iterations,
         beta=settings.beta,
         epsilon=settings.epsilon,
         kl_loss_mode="low_var_kl",
+        vocabulary_chunk=profile.vocabulary_chunk,
     )
+
+
+class ChunkedCluster(rl_cluster.RLCluster):
+    """Tunix's cluster, whose reference never makes all logits at once."""
+
+    def get_ref_per_token_logps(
+        self,
+        prompt_tokens: jax.Array,
+        completion_tokens: jax.Array,
+        pad_id: int,
+        eos_id: int,
+        micro_batch_size: int | None = None,
+    ) -> jax.Array:
+        """The reference's log-probabilities_BC, at the temperature of sampling, as in Tunix.
+
+        Args:
+          prompt_tokens: token ids_BP, padded on the left.
+          completion_tokens: token ids_BC, padded on the right.
+          pad_id: the tokenizer's padding id.
+          eos_id: the tokenizer's eos id (not used).
+          micro_batch_size: rows at a time; by default all.
+        """
+        graph, state = nnx.split(self.inference_worker.get_model("reference"))
+        settings = self.get_rollout_config(rl_cluster.Mode.TRAIN)
+
+        def scored(*tokens: np.ndarray) -> jax.Array:
+            return completion_log_probs(
+                graph,
+                state,
+                *input_sharding.shard_input(tokens, (DATA_AXES,)),
+                pad_id=pad_id,
+                temperature=settings.temperature,
+                chunk=settings.vocabulary_chunk,
+            )
+
+        with self.cluster_config.role_to_mesh[rl_cluster.Role.REFERENCE]:
+            return in_trimmed_parts(
+                scored,
+                prompt_tokens,
+                completion_tokens,
+                rows=micro_batch_size or len(prompt_tokens),
+                pad_id=pad_id,
+                step=settings.completion_step,
+            )
 
 
 def build_cluster(
@@ -139,12 +191,12 @@ def build_cluster(
     log: StepLog,
 ) -> rl_cluster.RLCluster:
     """Policy, reference and rollout engine on one mesh, sharing one base."""
-    settings = run.profile.grpo
+    settings, plan = run.profile.grpo, plan_memory(run, mesh.devices.size)
     updates = settings.steps * settings.iterations
     extras = {f"policy/train/{name}": (name, 1) for name in run.profile.rewards.extras}
     events = GRPO_EVENTS | extras
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
-    cluster = rl_cluster.RLCluster(
+    cluster = ChunkedCluster(
         actor=policy,
         reference=frozen_copy(policy),
         tokenizer=tokenizer,
@@ -159,18 +211,21 @@ def build_cluster(
                 mini_batch_size=settings.prompts,
                 # Only where it is needed: it hides the learning rate from Tunix's metrics.
                 train_micro_batch_size=(
-                    None if settings.micro_prompts == settings.prompts else settings.micro_prompts
+                    None if plan.micro_prompts == settings.prompts else plan.micro_prompts
                 ),
-                rollout_micro_batch_size=settings.prompts,
-                compute_logps_micro_batch_size=settings.micro_prompts,
+                rollout_micro_batch_size=plan.rollout_prompts,
+                compute_logps_micro_batch_size=plan.micro_prompts,
                 checkpoint_root_directory=str(checkpoints),
                 checkpointing_options=saving_options(
                     settings.save_every, run.profile.keep_checkpoints
                 ),
                 metrics_logging_options=log.logging_options(events),
+                data_sharding_axis=(DATA_AXES,),
             ),
         ),
     )
+    # Tunix keeps a copy of the whole policy in the host's memory, which nothing here asks for.
+    cluster._anchor_policy_state = None
     prepare_saves(cluster.actor_trainer.checkpoint_manager, checkpoints / "actor")
     return cluster
 
@@ -194,12 +249,13 @@ def train_grpo(
         if name in EXTRA_SETUPS:
             EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
     sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)
-    learner = grpo_learner.GRPOLearner(
+    learner = TrimmedLearner(
         rl_cluster=cluster,
-        algo_config=algorithm_config(settings),
+        algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
         metric_fns=[metric_function(scorer, sampler)],
     )
+    learner.completion_step = run.profile.generation.completion_step
     trainer = cluster.actor_trainer
     trainer.with_rl_metrics_to_log({"kl": np.mean, "pg_clipfrac": np.mean, "entropy": np.mean})
     use_adapter_only_step(trainer, run.profile.remat)

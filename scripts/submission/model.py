@@ -9,6 +9,7 @@
 import dataclasses
 import pathlib
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -103,26 +104,39 @@ def load_tokenizer(folder: pathlib.Path) -> tokenizer_adapter.Tokenizer:
 
 
 # %% [markdown]
-# **Sharding.** All chips hold the whole model and share the batch. Gemma 3 1B is 2 GB in
-# bfloat16 and a v5e chip has 16: there is room, and a decode step then needs no collective
-# at all, where Tunix's default layout gathers every weight over the links at every token.
-# In Tunix this is a `ShardingConfig` whose weight axes are all `None`.
-
+# **Sharding.** All chips hold the whole model and share the batch, wherever the model fits.
+# Gemma 3 1B is 2 GB in bfloat16 and a v5e chip has 16: a decode step then needs no
+# collective at all, where Tunix's default layout gathers every weight over the links at every
+# token.
+#
+# Tunix's models name their axes `fsdp` and `tp`, one of them in the code itself (`kv_einsum`).
+# So the names stay, and the shape of the mesh decides: with all chips along a third axis,
+# `data`, the other two have length one and every weight is whole on every chip; with all chips
+# along `fsdp`, Tunix's fully sharded layout is what it was. The batch is split along both.
 
 # %%
-def make_mesh() -> Mesh:
-    """All devices along Tunix's data axis, `fsdp`; none along `tp`."""
-    return Mesh(np.array(jax.devices()).reshape(-1, 1), ("fsdp", "tp"))
+DATA_AXES = ("data", "fsdp")  # the batch is split along these
 
 
-def replicated(sharding_config: Any) -> Any:
-    """A Tunix `ShardingConfig` with weights replicated and the batch axis on `fsdp`."""
+def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices along `data`, weights whole on each; or along `fsdp`, weights in slices.
+
+    Args:
+      replicated: does every device hold the whole model?
+      devices: those of a compile-only topology, for example; by default all there are.
+    """
+    found = np.array(jax.devices() if devices is None else devices)
+    shape = (-1, 1, 1) if replicated else (1, -1, 1)
+    return Mesh(found.reshape(shape), (*DATA_AXES, "tp"))
+
+
+def batch_on_data_axes(sharding_config: Any) -> Any:
+    """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
     axes = {}
     for field in dataclasses.fields(sharding_config):
         value = getattr(sharding_config, field.name)
-        if isinstance(value, tuple):
-            first = "fsdp" if field.name.startswith("act_") else None
-            axes[field.name] = (first,) + (None,) * (len(value) - 1)
+        if isinstance(value, tuple) and field.name.startswith("act_"):
+            axes[field.name] = (DATA_AXES, *value[1:])
     return dataclasses.replace(sharding_config, **axes)
 
 
@@ -133,7 +147,7 @@ def tunix_config(model: StockModel) -> Any:
         config = getattr(library.ModelConfig, model.name)()
     else:
         config = library.ModelConfig(**model.shape)
-    config.shd_config = replicated(config.shd_config)
+    config.shd_config = batch_on_data_axes(config.shd_config)
     return config
 
 

@@ -1,25 +1,36 @@
 # %% [markdown]
 # ### Stage 1: the warm start
 #
-# Tunix's `PeftTrainer` with its own loss. Each row is one padded example: positions count
-# from its BOS, attention is causal, and the loss mask covers the target and its EOS.
+# Tunix's `PeftTrainer`, on packed rows, with the chunked loss: the mean over the tokens of the
+# targets, their EOS included. A step of the `tiny` profile takes 0.43 of the
+# time that one padded example per row and Tunix's loss take for as many examples.
 
 # %%
+import itertools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 from flax import nnx
 from jax.sharding import Mesh
+from tunix.models.gemma import model as gemma2_lib
 from tunix.sft import peft_trainer
-from tunix.sft import utils as sft_utils
 
 # %% tags=["modules-only"]
 from submission.budget import Deadline, until
 from submission.checkpoints import prepare_saves, saving_options
 from submission.config import Run
-from submission.data import Mixture, batched, mixed_forever, pad_tokens, tokenize
+from submission.data import Mixture, Tokens, mixed_forever, tokenize
+from submission.losses import chunked_sft_loss
 from submission.metrics import SilentBar, StepLog, total_seconds
+from submission.model import DATA_AXES
+from submission.packing import (
+    PackedRows,
+    packed_batches,
+    packed_model_input,
+    row_length,
+    rows_per_update,
+)
 from submission.updates import make_optimizer, use_adapter_only_step
 
 # %%
@@ -30,15 +41,25 @@ SFT_EVENTS = {
 }
 
 
-def sft_model_input(batch: peft_trainer.TrainingInput, pad_id: int) -> dict[str, jax.Array]:
-    """What Tunix's default loss takes: tokens_BT, loss mask_BT, positions_BT, mask_BTS."""
-    is_token_BT = batch.input_tokens != pad_id
-    return {
-        "input_tokens": batch.input_tokens,
-        "input_mask": batch.input_mask,
-        "positions": sft_utils.build_positions_from_mask(is_token_BT),
-        "attention_mask": sft_utils.make_causal_attn_mask(is_token_BT),
-    }
+SIZED = 2000  # examples from which the length of a row is chosen
+
+
+def require_window(policy: nnx.Module, length: int) -> None:
+    """Refuses rows that Tunix's Gemma 2 would mask wrongly.
+
+    Its sliding window compares positions, which restart in a packed row, with places in the row,
+    which do not. Nothing is lost while a row is no longer than the window. (Gemma 3's model
+    compares places with places.)
+
+    Raises:
+      ValueError: it is a Gemma 2, and its window is shorter than a row.
+    """
+    window = policy.config.sliding_window_size
+    if isinstance(policy, gemma2_lib.Gemma) and window is not None and length > window:
+        raise ValueError(
+            f"Packed rows of {length} tokens are longer than Gemma 2's sliding window of {window}: "
+            "set `sft.length` in the profile to the window or less."
+        )
 
 
 def train_sft(
@@ -53,6 +74,15 @@ def train_sft(
 ) -> dict[str, Any]:
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
     settings = run.profile.sft
+
+    def examples() -> Iterator[Tokens]:
+        return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
+
+    first = itertools.islice(examples(), SIZED if settings.shortest < settings.length else 0)
+    sizes = [len(example.prompt) + len(example.target) for example in first]
+    length = row_length(sizes, settings.shortest, settings.length)
+    row_count = rows_per_update(settings.rows, settings.shortest, length, mesh.devices.size)
+    require_window(policy, length)
     log = StepLog(metrics, "sft", settings.steps, ("loss", "grad_norm"))
     trainer = peft_trainer.PeftTrainer(
         policy,
@@ -64,26 +94,28 @@ def train_sft(
             checkpointing_options=saving_options(settings.save_every, keep=1),
             metrics_logging_options=log.logging_options(SFT_EVENTS),
             metrics_prefix="sft",
+            data_sharding_axis=(DATA_AXES,),
         ),
     )
-    trainer.with_gen_model_input_fn(lambda batch: sft_model_input(batch, tokenizer.pad_id()))
+    trainer.with_gen_model_input_fn(packed_model_input)
+    trainer.with_loss_fn(chunked_sft_loss(run.profile.vocabulary_chunk))
     prepare_saves(trainer.checkpoint_manager, checkpoints / "sft")
     use_adapter_only_step(trainer, run.profile.remat)
     trainer._pbar = SilentBar()
     trained_tokens = 0
 
-    def batches() -> Any:
+    def batches() -> Iterator[PackedRows]:
         nonlocal trained_tokens
-        stream = batched(mixed_forever(rows, run.seed), settings.batch_size)
-        for batch, _ in zip(stream, range(settings.steps), strict=False):
-            tokens = [tokenize(tokenizer, example) for example in batch]
-            tokens_BT, mask_BT = pad_tokens(tokens, settings.length, tokenizer.pad_id())
-            trained_tokens += int((tokens_BT != tokenizer.pad_id()).sum())
-            yield peft_trainer.TrainingInput(input_tokens=tokens_BT, input_mask=mask_BT)
+        stream = packed_batches(examples(), row_count, length, tokenizer.pad_id())
+        for batch in itertools.islice(stream, settings.steps):
+            trained_tokens += int((batch.segments > 0).sum())
+            yield batch
 
     with mesh:
         trainer.train(log.timed(until(deadline, batches())), skip_jit=True)
     log.close()
+    slots = trainer.train_steps * row_count * length
+    print(f"sft: {trained_tokens / slots:.1%} of {slots:,} slots used, in rows of {length}")
     return {
         "name": "sft",
         "steps": trainer.train_steps,

@@ -124,6 +124,9 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: data
 
 # %%
+# inline: packing
+
+# %%
 # inline: prepared
 
 # %% [markdown]
@@ -148,7 +151,13 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: model
 
 # %%
+# inline: memory
+
+# %%
 # inline: updates
+
+# %%
+# inline: losses
 
 # %%
 # inline: checkpoints
@@ -157,7 +166,13 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: metrics
 
 # %%
+# inline: decoding
+
+# %%
 # inline: rollout
+
+# %%
+# inline: trimming
 
 # %%
 # inline: evaluate
@@ -202,7 +217,9 @@ for stage_name in ("sft", "grpo"):
 # Stock Gemma, with an adapter that does nothing yet: LoRA's second factor starts at zero.
 
 # %%
-mesh = make_mesh()
+memory_plan = plan_memory(run, jax.device_count())
+mesh = make_mesh(memory_plan.replicated)
+print(memory_plan)
 lora_policy = add_adapter(
     load_stock(run.model, stock_folder, mesh), profile.adapter, run.seed, mesh
 )
@@ -360,6 +377,14 @@ unrestricted_kaggle_model = None
 # | a NaN reward counts as 0 | silently wrong rewards | counted; too many stop the run |
 # | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` |
 # | the jitted step returns the base | a second copy of the base | `use_adapter_only_step` |
+# | weights in slices, gathered at every decode step | traffic over the links | `make_mesh` |
+# | `fsdp` written into one weight | a gather in every layer, whatever is configured | `make_mesh` |
+# | all logits at once | what an SFT batch of 64 × 2,048 tokens does not fit | `token_log_probs` |
+# | the whole cache travels through the decode loop | it is copied there | `Decoder` |
+# | a prompt is read once for each of its completions | G times the work | `Decoder` |
+# | examples and completions padded to the limit | work on padding | `packing`, `trimming` |
 #
 # **What only a TPU can show** is speed and the scores of the stock models. Those are not
-# claimed here.
+# claimed here. What the TPU's *compiler* says of these programs (that they fit, what they move
+# and compute, and what nine hours would then hold) can be had on any Linux machine:
+# `scripts/preflight.py` in the repository compiles them for a v5e-8. README has its table.

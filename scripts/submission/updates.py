@@ -126,6 +126,32 @@ def rematerialised(config: Any, enabled: bool) -> Iterator[None]:
         config.remat_config = before
 
 
+def adapter_only_step(
+    graph: nnx.GraphDef,
+    optimizer_graph: nnx.GraphDef,
+    train_step: Callable[..., tuple[Any, Any, Any]],
+    remat: bool = False,
+) -> Callable[..., tuple[nnx.State, nnx.State, Any]]:
+    """A jitted step (adapter, moments, base, inputs) -> (adapter, moments, result).
+
+    Args:
+      graph: the model's graph definition; adapter and base are its state, in this order.
+      optimizer_graph: the optimizer's; the moments are its state. They are donated.
+      train_step: Tunix's step (model, optimizer, inputs) -> (loss, aux, gradient norm).
+      remat: recompute every decoder layer in the backward pass?
+    """
+
+    @functools.partial(jax.jit, donate_argnums=(1,))
+    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State, inputs: Any) -> tuple:
+        model = nnx.merge(graph, adapter, base)
+        optimizer = nnx.merge(optimizer_graph, moments)
+        with rematerialised(model.config, remat):
+            result = train_step(model, optimizer, inputs)
+        return nnx.state(model, nnx.LoRAParam), nnx.state(optimizer), result
+
+    return step
+
+
 def use_adapter_only_step(trainer: Any, remat: bool = False) -> None:
     """Gives a `PeftTrainer` a train step that leaves the base weights alone.
 
@@ -133,14 +159,7 @@ def use_adapter_only_step(trainer: Any, remat: bool = False) -> None:
     """
     graph, _, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
     optimizer_graph, _ = nnx.split(trainer.optimizer)
-
-    @functools.partial(jax.jit, donate_argnums=(1,))
-    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State, inputs: Any) -> tuple:
-        model = nnx.merge(graph, adapter, base)
-        optimizer = nnx.merge(optimizer_graph, moments)
-        with rematerialised(model.config, remat):
-            result = trainer._train_step(model, optimizer, inputs)
-        return nnx.state(model, nnx.LoRAParam), nnx.state(optimizer), result
+    step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
 
     def train_step(inputs: Any) -> tuple[Any, Any, Any]:
         adapter, moments, result = step(

@@ -1,0 +1,99 @@
+# %% [markdown]
+# ### No work on padding
+#
+# Completions are padded to the longest there may be, and few are that long. An update is a mean
+# over sequences, taken in passes of equally many, so their order is free: sorted by length, the
+# short ones go through the model together, in arrays no wider than they need. Widths are
+# multiples of one number, so that the compiled programs stay few.
+
+# %%
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tunix.rl import common
+from tunix.rl.grpo import grpo_learner
+
+
+# %%
+def completion_lengths(tokens_BC: Any, pad_id: int) -> np.ndarray:
+    """Where the last token of each completion stands, counted from 1.
+
+    >>> completion_lengths([[5, 0, 7, 0], [5, 0, 0, 0]], pad_id=0).tolist()
+    [3, 1]
+    """
+    is_token_BC = np.asarray(tokens_BC) != pad_id
+    return is_token_BC.shape[1] - is_token_BC[:, ::-1].argmax(axis=1)
+
+
+def trimmed_width(tokens_BC: Any, pad_id: int, step: int) -> int:
+    """The width that holds all completions: a multiple of `step`, or all there is.
+
+    >>> trimmed_width([[5, 6, 7, 0, 0], [5, 0, 0, 0, 0]], pad_id=0, step=2)
+    4
+    """
+    longest = int(completion_lengths(tokens_BC, pad_id).max())
+    return min(-(-longest // step) * step, np.shape(tokens_BC)[1])
+
+
+def in_trimmed_parts(
+    function: Callable[[jax.Array, jax.Array], jax.Array],
+    prompts_BP: jax.Array,
+    tokens_BC: jax.Array,
+    *,
+    rows: int,
+    pad_id: int,
+    step: int,
+) -> jax.Array:
+    """`function(prompts, completions)`_BC, a number per token, over rows sorted by length.
+
+    Args:
+      function: of some rows, with completions as wide as they need; each row by itself.
+      prompts_BP: token ids.
+      tokens_BC: token ids of the completions.
+      rows: how many at a time.
+      pad_id: the tokenizer's padding id.
+      step: widths are multiples of it.
+
+    Returns:
+      The results in the order of the arguments; 0 where it was padding.
+    """
+    order = np.argsort(-completion_lengths(tokens_BC, pad_id), kind="stable")
+    prompts_BP, tokens_BC = np.asarray(prompts_BP)[order], np.asarray(tokens_BC)[order]
+    results_BC = []
+    for start in range(0, len(order), rows):
+        part = slice(start, start + rows)
+        width = trimmed_width(tokens_BC[part], pad_id, step)
+        result = function(prompts_BP[part], tokens_BC[part, :width])
+        results_BC.append(jnp.pad(result, ((0, 0), (0, tokens_BC.shape[1] - width))))
+    return jnp.concatenate(results_BC)[np.argsort(order)]
+
+
+class TrimmedLearner(grpo_learner.GRPOLearner):
+    """Tunix's learner, whose trainer gets sorted and trimmed passes.
+
+    It has to have a whole batch when it sorts: Tunix then cuts it into passes.
+    """
+
+    completion_step: int = 1
+
+    def _generate_and_compute_advantage(self, *arguments: Any, **keywords: Any) -> Any:
+        example = super()._generate_and_compute_advantage(*arguments, **keywords)
+        lengths_B = completion_lengths(example.completion_ids, self.rl_cluster.rollout.pad_id())
+        order = np.argsort(-lengths_B, kind="stable")
+        return jax.tree.map(lambda x: x[order], example)
+
+    def _process_accumulated_batches(self, **keywords: Any) -> list[common.TrainExample]:
+        return [self.trimmed(x) for x in super()._process_accumulated_batches(**keywords)]
+
+    def trimmed(self, example: common.TrainExample) -> common.TrainExample:
+        """The same rows, no wider than the longest completion needs."""
+        pad_id = self.rl_cluster.rollout.pad_id()
+        width = trimmed_width(example.completion_ids, pad_id, self.completion_step)
+        names = ("completion_ids", "completion_mask", "ref_per_token_logps", "old_per_token_logps")
+        found = {name: getattr(example, name) for name in names}
+        narrow = {name: x[:, :width] for name, x in found.items() if x is not None}
+        return dataclasses.replace(example, **narrow)

@@ -1,0 +1,184 @@
+"""The benchmark: is the work on both sides what it says, and are its numbers what they say?"""
+
+import json
+import math
+import re
+
+import benchmark
+import jax
+import numpy as np
+import pytest
+
+from submission import model, packing, rollout
+
+SHAPE = benchmark.SMALL | dict(
+    num_layers=1, num_embed=160, embed_dim=32, hidden_dim=64, num_heads=2, head_dim=16
+)
+LIMIT = 16
+
+
+@pytest.fixture(scope="module")
+def small(mesh):
+    stock = benchmark.config.StockModel("small", "gemma3", "", shape=SHAPE, dtype="float32")
+    return benchmark.random_policy(stock, mesh, benchmark.ADAPTER)
+
+
+def engines(policy, mesh):
+    tokenizer = benchmark.Characters()
+    settings = benchmark.greedy(LIMIT, 48, 4)
+    return {
+        "stock": benchmark.stock_engine(policy, tokenizer, LIMIT + 48),
+        "ours": rollout.PolicyRollout(policy, tokenizer, mesh, settings),
+    }
+
+
+def completions(engine, texts):
+    return [t.tolist() for t in engine.generate(texts, benchmark.greedy(LIMIT, 48, 4)).tokens]
+
+
+# --- Forced lengths ---------------------------------------------------------------------------
+
+
+def test_forced_lengths_hold_in_both_engines_with_the_same_tokens(small, mesh):
+    texts = [letter * 30 for letter in "abcd" for _ in range(2)]
+    wanted = [1, 16, 7, 2, 16, 3, 11, 5]
+    found = {}
+    with benchmark.forced_lengths(wanted, eos_id=1, pad_id=0):
+        for name, engine in engines(small, mesh).items():
+            found[name] = completions(engine, texts)
+    assert [len(t) for t in found["ours"]] == wanted
+    assert all(t[-1] == 1 and not {0, 1} & set(t[:-1]) for t in found["ours"])
+    assert found["stock"] == [t[:-1] for t in found["ours"]]  # it leaves the EOS out
+    assert len({tuple(t) for t in found["ours"]}) > 4
+
+
+def test_without_force_the_lengths_are_others(small, mesh):
+    """The claim above would fail if nothing were forced; and the force ends with its block."""
+    with benchmark.forced_lengths([3, 3], eos_id=1, pad_id=0):
+        pass
+    for engine in engines(small, mesh).values():
+        assert [len(t) for t in completions(engine, ["a" * 30, "b" * 30])] != [3, 3]
+
+
+def test_the_rollout_measurement_checks_tokens_and_lengths_itself():
+    found = benchmark.measure_rollout(shape=SHAPE, limit=LIMIT, parts=(4,), repeats=1)
+    assert found["ours"]["seconds"] > 0
+    assert found["stock"]["seconds"] > 0
+    tokens = sum(benchmark.spread_lengths(64, LIMIT))
+    assert f"{tokens} tokens, the same on all sides" in found["remarks"]["seconds"]
+
+
+def test_a_different_token_or_length_is_noticed():
+    stock = [[5, 6], [7]]
+    benchmark.require_equal_work({"stock": stock, "ours": [[5, 6], [7]]}, [3, 2])
+    with pytest.raises(AssertionError, match="ours: not the tokens of the stock sampler"):
+        benchmark.require_equal_work({"stock": stock, "ours": [[5, 6], [8]]}, [3, 2])
+    with pytest.raises(AssertionError, match="stock: not the lengths"):
+        benchmark.require_equal_work({"stock": stock, "ours": stock}, [3, 3])
+
+
+def test_most_lengths_are_short_and_a_few_reach_the_limit():
+    lengths = np.array(benchmark.spread_lengths(64, 128))
+    assert (lengths <= 64).mean() > 0.8
+    assert 1 <= (lengths == 128).sum() <= 4
+    assert benchmark.spread_lengths(64, 128) == lengths.tolist()
+
+
+# --- The numbers ------------------------------------------------------------------------------
+
+
+def test_padded_and_packed_batches_hold_the_same_examples():
+    texts = [list(range(4, 4 + n)) for n in (5, 9, 7, 3)]
+    examples = [packing.Tokens(text[:2], text[2:]) for text in texts]
+    (padded,) = benchmark.padded_batches(examples, 4, 12, 0)
+    (packed,) = packing.packed_batches(examples, 2, 12, 0)
+    assert padded.tokens.shape == (4, 12)
+    assert packed.tokens.shape == (2, 12)
+    assert benchmark.useful([padded]) == (16.0, 0.5)
+    assert benchmark.useful([packed]) == (16.0, 1.0)
+
+
+def test_flops_of_a_forward_pass_are_those_the_compiler_counts(small):
+    """A third of the attention's 12 and half of the weights' 4 are the forward pass."""
+    tokens, shape = 32, small.config
+    graph, state = model.nnx.split(small)
+    positions, mask = np.arange(tokens)[None], np.tril(np.ones((1, tokens, tokens), bool))
+
+    def forward(state):
+        return model.nnx.merge(graph, state)(positions, positions, None, mask)[0]
+
+    cost = jax.jit(forward).lower(state).compile().cost_analysis()
+    adapter, whole = model.adapter_size(small)
+    ours = benchmark.training_flops(shape, whole - adapter, [tokens])
+    attention = benchmark.training_flops(shape, 0, [tokens])
+    # The compiler computes both halves of the causal square, and the adapter.
+    dense = 2 * attention * tokens / (tokens + 1)
+    expected = (ours - attention) / 2 + dense / 3 + 2 * adapter * tokens
+    assert cost["flops"] == pytest.approx(expected, rel=0.1)
+
+
+def test_a_decode_step_reads_weights_once_and_each_cache(small):
+    adapter, whole = model.adapter_size(small)
+    read = benchmark.decode_bytes(small, whole - adapter, rows=3, prompt=10, new=20)
+    assert read == 4 * (whole - adapter) + 4 * 3 * (10 + 10) * 2 * 16
+
+
+@pytest.mark.parametrize("side", ["stock", "ours"])
+@pytest.mark.parametrize("name", ["large_sft", "large_decode", "large_grpo"])
+def test_the_code_for_a_gpu_runs_with_a_tiny_model(name, side):
+    measurement = benchmark.MEASUREMENTS[name]
+    found = measurement.function(side, benchmark.large("tiny"))
+    known = {key: x for key, x in found[side].items() if "share of the" not in key}
+    assert known
+    assert all(value > 0 for value in known.values())
+    # A CPU's peak is not known, and is not made up.
+    assert all(math.isnan(x) for key, x in found[side].items() if "share of the" in key)
+
+
+# --- The table --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def report(monkeypatch, tmp_path):
+    """What the command line writes, with measurements that take no time."""
+    result = {
+        "stock": {"seconds": 4.0, "only stock": 1.0},
+        "ours": {"seconds": 1.0, "unknown": None},
+        "remarks": {"seconds": "as said"},
+        "failed": ["ours: out of memory"],
+    }
+    monkeypatch.setattr(benchmark, "measure", lambda *arguments: result)
+    monkeypatch.setattr(benchmark, "gpu_at_hand", lambda: False)
+    monkeypatch.setattr(benchmark, "TABLE", tmp_path / "table.md")
+    arguments = ["--json", str(tmp_path / "x.json"), "--only", "rollout", "large_sft", "--write"]
+    assert benchmark.main(arguments) == 1  # something failed
+    written = json.loads((tmp_path / "x.json").read_text())
+    return written, (tmp_path / "table.md").read_text(), arguments
+
+
+def test_the_json_has_what_is_needed_to_repeat_it(report):
+    written, _, arguments = report
+    assert set(written) == {"command", "machine", "date", "versions", "model", "measurements"}
+    assert written["command"] == " ".join(["python scripts/benchmark.py", *arguments])
+    assert set(written["measurements"]) == {"rollout"}  # no GPU, so no large_sft
+
+
+def test_the_table_shows_ratios_failures_and_what_was_not_measured(report):
+    _, page, _ = report
+    assert "| seconds | 4 | 1 | 0.25 | as said |" in page
+    assert "| only stock | 1 | – | – |  |" in page
+    assert "failed, ours: out of memory" in page
+    assert page.count("not measured") == len(benchmark.MEASUREMENTS) - 1
+
+
+def test_the_committed_table_names_its_command_machine_and_date():
+    page = benchmark.TABLE.read_text()
+    assert "python scripts/benchmark.py" in page
+    assert re.search(r"cores, \d+ GiB.*; 20\d\d-\d\d-\d\d;", page)
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    names = [line.split(":")[0].strip("| ") for line in lines if ":" in line.split("|")[1]]
+    assert names == list(benchmark.MEASUREMENTS)
+    for line in lines:
+        *_, stock, ours, ratio, _remark = line.strip("|").split("|")
+        if ratio.strip() != "–":
+            assert float(ours) / float(stock) == pytest.approx(float(ratio), rel=0.02)

@@ -1,0 +1,316 @@
+"""The decoding programs and the engine that drives them, against Tunix's own sampler."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tunix.generate import tokenizer_adapter
+from tunix.models.gemma import model as gemma2_lib
+from tunix.rl.rollout import base_rollout, vanilla_rollout
+
+from submission import config, decoding, losses, model, prompts, rollout
+
+LIMIT, LONGEST_PROMPT = 80, 48
+NEVER = -1  # no token: nothing ends early
+
+
+def settings(**changes):
+    return rollout.EngineConfig(
+        **{
+            "max_tokens_to_generate": LIMIT,
+            "max_prompt_length": LONGEST_PROMPT,
+            "kv_cache_size": LIMIT + LONGEST_PROMPT,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "seed": jax.random.PRNGKey(3),
+            "segment": 16,
+            "prompt_step": 16,
+            **changes,
+        }
+    )
+
+
+GREEDY = {"top_p": None}
+
+
+def noisy(policy, scale=0.05):
+    moved = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape, x.dtype),
+        nnx.state(policy, nnx.LoRAParam),
+    )
+    nnx.update(policy, moved)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def gemma_3(make_policy):
+    return noisy(make_policy())
+
+
+@pytest.fixture(scope="module")
+def gemma_2(mesh):
+    """A small Gemma 2 with its soft caps, two kinds of layers and grouped heads."""
+    shape = gemma2_lib.ModelConfig(
+        num_layers=4,
+        num_embed=640,
+        embed_dim=32,
+        hidden_dim=64,
+        num_heads=4,
+        head_dim=8,
+        num_kv_heads=2,
+        final_logit_softcap=30.0,
+        attention_types=(
+            gemma2_lib.AttentionType.LOCAL_SLIDING,
+            gemma2_lib.AttentionType.GLOBAL,
+        )
+        * 2,
+        use_post_attn_norm=True,
+        use_post_ffw_norm=True,
+        attn_logits_soft_cap=50.0,
+        # As long as the cache: with a shorter one, Tunix's sampler compares positions, which
+        # do not count a prompt's padding, with slots of the cache, which do.
+        sliding_window_size=LIMIT + LONGEST_PROMPT,
+    )
+    stock = gemma2_lib.Gemma(shape, rngs=nnx.Rngs(1))
+    large = jax.tree.map(lambda x: 8 * x.astype(jnp.float32), nnx.state(stock))
+    nnx.update(stock, large)
+    return noisy(model.add_adapter(stock, config.TINY.adapter, 0, mesh))
+
+
+@pytest.fixture(scope="module")
+def questions(rows):
+    return [prompts.render_prompt(e.question) for e in rows["grpo"].examples[:12]]
+
+
+def engine(policy, tokenizer, mesh, **changes):
+    return rollout.PolicyRollout(policy, tokenizer, mesh, settings(**changes))
+
+
+def generate(policy, tokenizer, mesh, texts, **changes):
+    chosen = settings(**changes)
+    return rollout.PolicyRollout(policy, tokenizer, mesh, chosen).generate(texts, chosen)
+
+
+def tokens_of(output):
+    return [tokens.tolist() for tokens in output.tokens]
+
+
+def stock_greedy(policy, tokenizer, texts, **changes):
+    """The stock sampler's completions; it leaves the EOS out."""
+    shape = policy.config
+    cache = base_rollout.CacheConfig(
+        LIMIT + LONGEST_PROMPT, shape.num_layers, shape.num_kv_heads, shape.head_dim
+    )
+    stock = vanilla_rollout.VanillaRollout(
+        policy, tokenizer_adapter.TokenizerAdapter(tokenizer), cache
+    )
+    chosen = settings(**GREEDY, **changes)
+    return [tokens.tolist() for tokens in stock.generate(texts, chosen).tokens]
+
+
+# --- The same tokens as the stock sampler -----------------------------------------------------
+
+
+def test_greedy_completions_are_the_stock_samplers(gemma_3, tokenizer, mesh, questions):
+    texts = [text for text in questions for _ in range(4)]
+    ours = tokens_of(generate(gemma_3, tokenizer, mesh, texts, **GREEDY))
+    without_eos = [t[:-1] if t[-1] == tokenizer.eos_id() else t for t in ours]
+    assert without_eos == stock_greedy(gemma_3, tokenizer, texts)
+    assert len({len(t) for t in ours}) > 3  # of different lengths: some rows finished early
+
+
+@pytest.mark.parametrize("segment", [24, 40, 200])
+@pytest.mark.parametrize("family", ["gemma_2", "gemma_3"])
+def test_long_ones_too_past_the_window_and_over_any_segments(
+    request, family, segment, tokenizer, mesh, questions
+):
+    """The tiny Gemma 3's window is 64 tokens, its sequences here are up to 128."""
+    policy = request.getfixturevalue(family)
+    changes = {"eos_tokens": [NEVER], "segment": segment}
+    ours = tokens_of(generate(policy, tokenizer, mesh, questions, **changes, **GREEDY))
+    assert ours == stock_greedy(policy, tokenizer, questions, **changes)
+    assert all(len(tokens) == LIMIT for tokens in ours)
+    assert len(set(map(tuple, ours))) > 6
+
+
+@pytest.mark.parametrize("limit", [1, 2, 17])
+def test_the_limit_is_exact(gemma_3, tokenizer, mesh, questions, limit):
+    changes = {"eos_tokens": [NEVER], "max_tokens_to_generate": limit}
+    ours = tokens_of(generate(gemma_3, tokenizer, mesh, questions, **changes, **GREEDY))
+    assert ours == stock_greedy(gemma_3, tokenizer, questions, **changes)
+
+
+# --- The noise --------------------------------------------------------------------------------
+
+
+def test_what_is_sampled_depends_on_nothing_but_call_and_row(gemma_3, tokenizer, mesh, questions):
+    """Not on the lengths of segments, nor on padding, nor on when others finish."""
+    texts = [text for text in questions for _ in range(4)]
+    one = generate(gemma_3, tokenizer, mesh, texts)
+    other = generate(gemma_3, tokenizer, mesh, texts, segment=40, prompt_step=48, least_share=1.0)
+    assert tokens_of(one) == tokens_of(other)
+
+
+def test_completions_of_a_group_differ(gemma_3, tokenizer, mesh, questions):
+    output = generate(gemma_3, tokenizer, mesh, questions[:1] * 8, temperature=2.0)
+    assert len(set(map(tuple, tokens_of(output)))) >= 6
+
+
+def chi_square(counts, shares):
+    """Pearson's statistic over its degrees of freedom, rare tokens counted together."""
+    expected = shares * counts.sum()
+    often = expected >= 8
+    observed = np.append(counts[often], counts[~often].sum())
+    wanted = np.append(expected[often], expected[~often].sum())
+    return ((observed - wanted) ** 2 / wanted).sum() / (len(wanted) - 1), len(wanted) - 1
+
+
+@pytest.mark.parametrize("family", ["gemma_2", "gemma_3"])
+def test_tokens_are_drawn_as_the_model_says(request, family, tokenizer, mesh, questions):
+    """First tokens, and second ones given the most frequent first, at temperature 1.5."""
+    policy = request.getfixturevalue(family)
+    n, temperature = 4096, 1.5
+    chosen = {"temperature": temperature, "eos_tokens": [NEVER], "max_tokens_to_generate": 2}
+    drawn = np.array(tokens_of(generate(policy, tokenizer, mesh, questions[:1] * n, **chosen)))
+    row = [tokenizer.bos_id(), *tokenizer.encode(questions[0])]
+
+    def shares(tokens):
+        T = len(tokens)
+        mask = jnp.tril(jnp.ones((1, T, T), bool))
+        logits, _ = policy(jnp.array([tokens]), jnp.arange(T)[None], None, mask)
+        return np.asarray(jax.nn.softmax(logits[0, -1].astype(jnp.float32) / temperature))
+
+    first = np.bincount(drawn[:, 0], minlength=640)
+    often = int(first.argmax())
+    second = np.bincount(drawn[drawn[:, 0] == often, 1], minlength=640)
+    for counts, wanted in ((first, shares(row)), (second, shares([*row, often]))):
+        statistic, freedom = chi_square(counts, wanted)
+        assert freedom >= 3
+        assert statistic < 1 + 5 * np.sqrt(2 / freedom)  # five standard deviations
+        # And the test can tell: another temperature would not pass.
+        sharper = wanted**3 / (wanted**3).sum()
+        assert chi_square(counts, sharper)[0] > 1 + 5 * np.sqrt(2 / freedom)
+
+
+# --- Less work --------------------------------------------------------------------------------
+
+
+def spied(monkeypatch, name):
+    """The shapes of the last-token array, or of the prompts, at each call of a program."""
+    seen = []
+    made = decoding.Decoder.__init__
+
+    def init(self, *arguments, **keywords):
+        made(self, *arguments, **keywords)
+        program = getattr(self, name)
+
+        def call(state, first, *rest, **named):
+            seen.append(first.shape if name == "prefill" else first.seen.shape)
+            return program(state, first, *rest, **named)
+
+        setattr(self, name, call)
+
+    monkeypatch.setattr(decoding.Decoder, "__init__", init)
+    return seen
+
+
+def test_a_prompt_is_read_once_for_its_group(monkeypatch, gemma_3, tokenizer, mesh, questions):
+    shapes = spied(monkeypatch, "prefill")
+    texts = [text for text in questions for _ in range(8)]
+    generate(gemma_3, tokenizer, mesh, texts, max_tokens_to_generate=1)
+    assert shapes == [(12, 48)] or shapes == [(12, 32)]
+
+
+def test_prefill_makes_logits_at_the_last_position_only(gemma_3, mesh, tokenizer):
+    """No array of 48 positions × 640 tokens is in the compiled program."""
+    decoder = decoding.Decoder(gemma_3, mesh, tokenizer.pad_id(), (tokenizer.eos_id(),))
+    prompts_PL, all_real = jnp.ones((8, 48), jnp.int32), jnp.ones(8, bool)
+    arguments = (nnx.state(gemma_3), prompts_PL, all_real, jax.random.PRNGKey(0))
+    greedy = decoding.Sampling(1.0, None, None)
+    lowered = decoder.prefill.lower(*arguments, generations=4, sampling=greedy)
+    text = lowered.compile().as_text()
+    assert "[8,640]" in text
+    assert not {"[8,48,640]", "[384,640]"} & set(re.findall(r"\[[\d,]+\]", text))
+
+
+def test_the_batch_shrinks_when_sequences_are_done(
+    monkeypatch, gemma_3, tokenizer, mesh, questions
+):
+    shapes = spied(monkeypatch, "segment")
+    texts = [text for text in questions for _ in range(4)]
+    output = generate(gemma_3, tokenizer, mesh, texts, segment=4, **GREEDY)
+    rows = [shape[0] for shape in shapes]
+    assert rows[0] == 48
+    assert rows[-1] < 48
+    assert rows == sorted(rows, reverse=True)
+    going = [sum(len(t) > 1 + 4 * i for t in output.tokens) for i in range(len(rows))]
+    sizes = rollout.batch_sizes(48, 1 / 8)
+    assert rows == [min(size for size in sizes if size >= n) for n in going]
+
+
+def test_short_prompts_have_short_caches(monkeypatch, gemma_3, tokenizer, mesh):
+    shapes = spied(monkeypatch, "prefill")
+    short = prompts.render_prompt("1+2?")
+    generate(gemma_3, tokenizer, mesh, [short] * 2, prompt_step=16)
+    wanted = -(-(1 + len(tokenizer.encode(short))) // 16) * 16
+    assert shapes == [(1, wanted)]
+    assert wanted < LONGEST_PROMPT
+
+
+def test_rows_that_are_kept_are_those_that_go_on():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        done = rng.random((4, 16)) < rng.random()
+        kept = rollout.rows_to_keep(done, rollout.batch_sizes(16, 1 / 8))
+        for shard, rows in zip(done, kept, strict=True):
+            assert len(set(rows.tolist())) == len(rows)
+            assert set(np.flatnonzero(~shard)) <= set(rows.tolist())
+
+
+# --- Trouble ----------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_its_length(gemma_3, tokenizer, mesh):
+    text = prompts.render_prompt("what is " * 60)
+    count = 1 + len(tokenizer.encode(text))
+    with pytest.raises(ValueError, match=rf"{count} tokens, over the limit of 48"):
+        generate(gemma_3, tokenizer, mesh, [text])
+
+
+def test_groups_that_are_not_equal_are_completed_all_the_same(gemma_3, tokenizer, mesh, questions):
+    one, two, three = questions[:3]
+    texts = [one, one, two, three, three, three]
+    ours = tokens_of(generate(gemma_3, tokenizer, mesh, texts, **GREEDY))
+    assert ours[0] == ours[1]
+    assert ours[3] == ours[4] == ours[5]
+    alone = tokens_of(generate(gemma_3, tokenizer, mesh, [two], **GREEDY))
+    assert ours[2] == alone[0]
+
+
+def test_the_policys_graph_is_left_as_it_was(gemma_3, tokenizer, mesh):
+    decoding.decoding_graph(gemma_3)
+    assert {type(layer.attn).__name__ for layer in gemma_3.layers} == {"Attention"}
+
+
+def test_log_probs_are_those_of_the_model(gemma_3, tokenizer, mesh, questions):
+    """What is sampled at temperature 0.7 is scored at temperature 0.7."""
+    one = engine(gemma_3, tokenizer, mesh, temperature=0.7)
+    row = [tokenizer.bos_id(), *tokenizer.encode(questions[0])]
+    target = tokenizer.encode("so 42")
+    ours = one.get_per_token_logps(jnp.array([row]), jnp.array([target]))
+    tokens = jnp.array([row + target])
+    T = tokens.shape[1]
+    mask = jnp.tril(jnp.ones((1, T, T), bool))
+    logits, _ = gemma_3(tokens, jnp.arange(T)[None], None, mask)
+    wanted = jax.nn.log_softmax(logits[0, len(row) - 1 : -1] / 0.7)
+    picked = [wanted[i, token] for i, token in enumerate(target)]
+    np.testing.assert_allclose(ours[0], picked, atol=1e-4)
+    assert losses.completion_log_probs  # the function that the engine calls
+
+
+def test_settings_reach_the_engine_unchanged():
+    assert dataclasses.replace(settings(), segment=5).segment == 5

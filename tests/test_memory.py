@@ -1,0 +1,73 @@
+"""How much goes through the model at once follows from the memory of the chips."""
+
+import dataclasses
+
+import pytest
+
+from submission import config, memory, model
+
+
+def kaggle(name="gemma3_1b_it", gib=15.75, **grpo):
+    profile = config.KAGGLE
+    return config.Run(
+        profile=dataclasses.replace(
+            profile,
+            model=name,
+            chip=dataclasses.replace(profile.chip, memory_gib=gib),
+            grpo=dataclasses.replace(profile.grpo, **grpo),
+        ),
+        recipe="warm_start_grpo",
+        seed=0,
+        minutes=None,
+        out="",
+        resume=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["gemma3_1b_it", "gemma2_2b_it"])
+@pytest.mark.parametrize("devices", [1, 4, 8, 16, 64])
+def test_both_models_are_whole_on_every_chip(name, devices):
+    plan = memory.plan_memory(kaggle(name), devices)
+    assert plan.replicated
+    assert max(plan.training, plan.rollout) <= 15.75 * 0.9 * 2**30
+    assert config.KAGGLE.grpo.prompts % plan.micro_prompts == 0
+    assert config.KAGGLE.grpo.prompts % plan.rollout_prompts == 0
+
+
+def test_weights_are_sliced_when_they_do_not_fit():
+    """Half the memory holds Gemma 2 2B in slices only."""
+    whole, sliced = (memory.plan_memory(kaggle("gemma2_2b_it", gib), 8) for gib in (15.75, 7.0))
+    assert whole.replicated
+    assert not sliced.replicated
+    assert sliced.weights < whole.weights / 2
+
+
+def test_less_memory_means_less_at_once():
+    plans = [memory.plan_memory(kaggle("gemma2_2b_it", gib), 8) for gib in (24, 15.75, 11)]
+    assert all(plan.replicated for plan in plans)
+    for name in ("micro_prompts", "rollout_prompts"):
+        at_once = [getattr(plan, name) for plan in plans]
+        assert at_once == sorted(at_once, reverse=True)
+        assert at_once[0] > at_once[-1]
+
+
+def test_no_more_goes_through_at_once_than_keeps_the_chips_busy():
+    plan = memory.plan_memory(kaggle(gib=96.0), 8)
+    rows = plan.micro_prompts * config.KAGGLE.grpo.generations / 8
+    assert rows * 1024 <= config.KAGGLE.chip.pass_tokens
+
+
+def test_a_number_in_the_configuration_is_obeyed():
+    assert memory.plan_memory(kaggle(micro_prompts=4), 8).micro_prompts == 4
+
+
+def test_what_cannot_fit_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"does not fit 8 chips of 1\.0 GiB: shorten"):
+        memory.plan_memory(kaggle(gib=1.0), 8)
+
+
+def test_the_adapter_is_counted_as_it_is(make_policy):
+    policy = make_policy()
+    trained, whole = model.adapter_size(policy)
+    assert memory.adapter_count(policy.config, config.TINY.adapter.rank) == trained
+    assert memory.parameter_count(policy.config) == whole - trained

@@ -1,0 +1,146 @@
+"""The programs of the `kaggle` profile compile for a v5e-8, here with the tiny Gemma in them."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import preflight
+import pytest
+import tpu_target
+from tunix.models.gemma import model as gemma2_lib
+from tunix.utils import sharding_utils
+
+from submission import config
+
+pytestmark = pytest.mark.skipif(
+    bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()
+)
+
+TINY = "gemma3_tiny_it"
+
+
+@pytest.fixture(scope="module")
+def devices():
+    return list(tpu_target.tpu_devices("v5e:2x4"))
+
+
+@pytest.fixture(scope="module")
+def target(devices):
+    """The `kaggle` profile with two layers of the tiny Gemma: the same programs, soon compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config.STOCK_MODELS, TINY, config.STOCK_MODELS[TINY])  # put back afterwards
+        yield preflight.make_target(preflight.run_for(TINY, layers=2), devices)
+
+
+@pytest.fixture(scope="module")
+def reports(target):
+    """Two of the programs; the others would only take more time here."""
+    names = ("decode", "grpo_step")
+    return {name: preflight.compiled(name, preflight.PROGRAMS[name], target) for name in names}
+
+
+def test_a_decode_step_uses_the_links_for_scalars_only(reports):
+    collectives = reports["decode"].cost.collectives
+    assert all(one["count"] == one["scalars"] for one in collectives.values())
+    assert reports["decode"].cost.unknown_loops == 0
+
+
+def test_an_update_sends_the_gradients_of_the_adapter_and_no_more(target, reports):
+    _, adapter, _ = target.parts()
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(adapter)]
+    kinds = reports["grpo_step"].cost.collectives
+    assert set(kinds) == {"all-reduce"}
+    whole = 2 * 7 / 8 * 4 * sum(sizes)  # float32, along a ring
+    # A little less: of the two factors for keys and values, their product's gradient is sent.
+    assert 0.95 * whole < kinds["all-reduce"]["bytes"] < 1.01 * whole
+
+
+def test_a_report_has_the_keys_that_are_promised(reports):
+    line = json.loads(json.dumps(reports["decode"].as_json()))
+    promised = "name model fits hbm_gib flops bytes collectives roofline_seconds bound"
+    assert set(promised.split()) <= set(line)
+    assert line["fits"] is True
+    assert line["roofline_seconds"] == pytest.approx(
+        max(line["flops"] / 197e12, line["bytes"] / 819e9), rel=1e-6
+    )
+
+
+def test_a_program_that_does_not_fit_is_reported_with_what_it_needs(target):
+    wide = dataclasses.replace(
+        target.run.profile, sft=dataclasses.replace(target.run.profile.sft, rows=8 * 200)
+    )
+    run = dataclasses.replace(target.run, profile=wide)
+    report = preflight.compiled(
+        "sft_step", preflight.sft_step, dataclasses.replace(target, run=run)
+    )
+    assert not report.fits
+    assert report.hbm_gib > 15.75
+    assert "DOES NOT FIT" in str(report)
+    assert report.as_json()["roofline_seconds"] is None
+
+
+def test_the_compilers_words_for_out_of_memory_are_understood():
+    words = "memory space hbm. Used 18.20G of 15.75G hbm. Exceeded hbm capacity by 2.45G."
+    assert preflight.needed_gib(f"RESOURCE_EXHAUSTED: Ran out of memory in {words}") == 18.2
+    words = "the total memory required for HLO temporaries (33.50G) exceeds available HBM (15.75G)"
+    assert preflight.needed_gib(words) == 33.5
+    with pytest.raises(ValueError, match="Not understood"):
+        preflight.needed_gib("The mesh has no axis 'fsdp'.")
+
+
+@pytest.fixture
+def plan_of(target):
+    """A plan from made-up roofline seconds."""
+
+    def make(**seconds):
+        def report(name):
+            moved = seconds.get(name, 0.1) * preflight.HBM_BYTES_PER_SECOND
+            cost = preflight.Cost(hbm_gib=1.0, flops=0.0, bytes=moved, collectives={})
+            return preflight.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
+
+        return preflight.nine_hours(target, {name: report(name) for name in preflight.PROGRAMS})
+
+    return make
+
+
+def test_the_plan_can_be_recomputed_from_its_assumptions(plan_of):
+    plan = plan_of(decode=0.4, grpo_step=0.3)
+    said = plan["assumptions"]
+    seconds = said["roofline_seconds"]
+    rollouts = said["prompts_per_update"] / said["prompts_per_rollout"]
+    passes = said["prompts_per_update"] / said["prompts_per_pass"]
+    rollout = seconds["prefill"]
+    segment = (seconds["decode_first"] + seconds["decode"]) / 2
+    rollout += said["segments_per_rollout"] * (segment + said["join_seconds"])
+    update = rollouts * rollout + passes * (seconds["grpo_step"] + seconds["reference_log_probs"])
+    update = update / said["efficiency"] + said["host_seconds_per_update"]
+    assert update == pytest.approx(said["seconds_per_update"])
+    hours = plan["hours_by_stage"]
+    assert hours["grpo"] == pytest.approx(plan["grpo_steps"] * update / 3600, abs=1e-3)
+    per_update = said["prompts_per_update"] * said["completions_per_prompt"]
+    assert plan["completions"] == plan["grpo_steps"] * per_update
+    slots = said["sft_rows"] * said["sft_row_tokens"] * said["sft_slots_used"]
+    assert plan["sft_tokens"] == round(said["sft_steps"] * slots)
+    compiled = sum(said["seconds_to_compile"][n] * k for n, k in said["compiled_programs"].items())
+    assert hours["compilation"] == pytest.approx(compiled / 3600, abs=1e-3)
+    assert plan["total_hours"] == pytest.approx(sum(hours.values()), abs=1e-2)
+
+
+def test_the_plan_keeps_within_the_session_and_says_what_is_cut(plan_of):
+    fast, slow = plan_of(decode=0.1), plan_of(decode=20.0)
+    assert fast["complete"]
+    assert not slow["complete"]
+    for plan in (fast, slow):
+        assert plan["total_hours"] == pytest.approx(config.KAGGLE.hours, abs=1e-2)
+        assert plan["hours_by_stage"]["reserve"] >= 0
+    assert fast["grpo_steps"] == config.KAGGLE.grpo.steps > slow["grpo_steps"] > 0
+
+
+def test_tunix_constrains_activations_inside_and_not_after():
+    before = sharding_utils.shard, gemma2_lib.shard
+    with tpu_target.constraints_forced():
+        assert sharding_utils.shard is gemma2_lib.shard is tpu_target.constrain
+        assert tpu_target.constrain(jnp.ones(2), (None,)).shape == (2,)  # no mesh: nothing to do
+    assert (sharding_utils.shard, gemma2_lib.shard) == before

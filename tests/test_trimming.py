@@ -1,0 +1,118 @@
+"""Sorting and trimming changes how much is computed, and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tunix.rl.grpo import grpo_learner
+
+from submission import losses, trimming
+
+PAD = 0
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Sixteen left-padded prompts and completions of 1 to 40 tokens."""
+    rng = np.random.default_rng(0)
+    prompts_BP = rng.integers(4, 600, (16, 12)).astype(np.int32)
+    prompts_BP[:, :3] = np.where(rng.random((16, 1)) < 0.5, PAD, prompts_BP[:, :3])
+    completions_BC = rng.integers(4, 600, (16, 40)).astype(np.int32)
+    lengths = rng.integers(1, 41, 16)
+    completions_BC[np.arange(40) >= lengths[:, None]] = PAD
+    return prompts_BP, completions_BC
+
+
+def test_log_probs_in_trimmed_parts_are_those_of_the_whole(make_policy, batch):
+    _prompts_BP, completions_BC = batch
+    graph, state = nnx.split(make_policy())
+    settings = dict(pad_id=PAD, temperature=0.8, chunk=4096)
+    widths = []
+
+    def scored(prompts, completions):
+        widths.append(completions.shape[1])
+        return losses.completion_log_probs(graph, state, prompts, completions, **settings)
+
+    parts = trimming.in_trimmed_parts(scored, *batch, rows=4, pad_id=PAD, step=8)
+    whole = losses.completion_log_probs(graph, state, *map(jnp.array, batch), **settings)
+    is_token = completions_BC != PAD
+    np.testing.assert_allclose(parts[is_token], whole[is_token], rtol=1e-5)
+    assert parts.shape == completions_BC.shape
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 40
+
+
+class Learner(trimming.TrimmedLearner):
+    """The part that trims, without a cluster."""
+
+    completion_step = 8
+
+    def __init__(self, example):
+        class Rollout:
+            pad_id = staticmethod(lambda: PAD)
+
+        class Cluster:
+            rollout = Rollout()
+
+        self.rl_cluster, self.example = Cluster(), example
+
+
+def stock(monkeypatch, example):
+    """Tunix's learner with a given result of its rollouts."""
+    monkeypatch.setattr(
+        grpo_learner.GRPOLearner,
+        "_generate_and_compute_advantage",
+        lambda self, *arguments, **keywords: example,
+    )
+
+
+def gradient_and_loss(policy, example):
+    settings = losses.ChunkedGRPOConfig(num_generations=4, beta=0.1, kl_loss_mode="low_var_kl")
+    settings.temperature = 0.8
+    graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
+
+    def loss(adapter):
+        model = nnx.merge(graph, adapter, base)
+        return losses.chunked_grpo_loss(model, example, settings, PAD, 1)[0]
+
+    return jax.jit(jax.value_and_grad(loss))(adapter)
+
+
+def test_the_update_is_that_of_the_untrimmed_batch(monkeypatch, make_policy, batch):
+    prompts_BP, completions_BC = map(jnp.array, batch)
+    rng = np.random.default_rng(1)
+    policy = make_policy()
+    nnx.update(
+        policy,
+        jax.tree.map(
+            lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
+            nnx.state(policy, nnx.LoRAParam),
+        ),
+    )
+    whole = grpo_learner.TrainExample(
+        prompt_ids=prompts_BP,
+        prompt_mask=prompts_BP != PAD,
+        completion_ids=completions_BC,
+        completion_mask=completions_BC != PAD,
+        advantages=jnp.array(rng.normal(size=16), jnp.float32),
+        ref_per_token_logps=jnp.array(-3 * rng.random((16, 40)), jnp.float32),
+        old_per_token_logps=None,
+    )
+    stock(monkeypatch, whole)
+    learner = Learner(whole)
+    merged = {"prompts": ["p"] * 16}
+    sizes = [4, 4, 4, 4]
+    passes = learner._process_accumulated_batches(
+        micro_batches=[merged], micro_batch_sizes=sizes, mode=None
+    )
+    widths = [x.completion_ids.shape[1] for x in passes]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 40
+    assert all(width % 8 == 0 for width in widths)
+    loss, gradient = gradient_and_loss(policy, whole)
+    parts = [gradient_and_loss(policy, x) for x in passes]
+    assert float(sum(x for x, _ in parts) / 4) == pytest.approx(float(loss), abs=1e-6)
+    mean = jax.tree.map(lambda *x: sum(x) / 4, *[x for _, x in parts])
+    for ours, wanted in zip(jax.tree.leaves(mean), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
