@@ -2,8 +2,8 @@
 # ### Stage 1: the warm start
 #
 # Tunix's `PeftTrainer`, on packed rows, with the chunked loss: the mean over the tokens of the
-# targets, their EOS included. A step of the `tiny` profile takes 0.43 of the
-# time that one padded example per row and Tunix's loss take for as many examples.
+# targets, their EOS included. A step of the `tiny` profile takes less than half of the time that
+# one padded example per row and Tunix's loss take for as many examples (`scripts/benchmark.py`).
 
 # %%
 import itertools
