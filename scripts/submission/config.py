@@ -365,11 +365,12 @@ class Profile:
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
     prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
     sft_share: float = 0.3  # of the time that is left when SFT begins
-    grpo_share: float = 0.85  # of the time that is left when GRPO begins
+    grpo_share: float = 0.9  # of the time that is left when GRPO begins
     keep_checkpoints: int = 3
     remat: bool = False  # recompute activations in training
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0
+    compilation_cache: str = ""  # folder of JAX's persistent cache; empty: none
 
 
 # Evaluation has rows of each kind, from splits that training does not read.
@@ -464,6 +465,8 @@ KAGGLE = Profile(
     ),
     generation=Generation(segment=128, prompt_step=128, completion_step=256),
     chip=Chip(memory_gib=15.75),  # TPU v5e
+    # A notebook that is started again does not compile again. (On CPUs it gains little.)
+    compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
     hours=9.0,
     remat=True,
 )

@@ -28,7 +28,7 @@ from tunix.models.gemma import model as gemma2_lib
 from tunix.models.gemma3 import model as gemma3_lib
 
 # %% tags=["modules-only"]
-from submission.losses import finished
+from submission.losses import final_logits
 from submission.model import DATA_AXES
 
 
@@ -228,7 +228,7 @@ class Decoder:
             for i in range(self.shape.num_layers)
         }  # fmt: skip
         hidden_PLD, cache = self._run(model, tokens_PL, positions_PL, empty, mask_PLL)
-        logits_PV = finished(model, model.embedder.decode(hidden_PLD[:, -1]), 1.0)
+        logits_PV = final_logits(model, model.embedder.decode(hidden_PLD[:, -1]), 1.0)
 
         def spread(x: jax.Array) -> jax.Array:
             """Each row as often as its prompt has completions, beside each other."""
@@ -276,7 +276,7 @@ class Decoder:
             token_B1, position_B1 = segment.token[:, None], segment.position[:, None]
             seen = Seen(sequences.seen, step)
             hidden_B1D, cache = self._run(model, token_B1, position_B1, cache, seen)
-            logits_BV = finished(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
+            logits_BV = final_logits(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
             token_B = draw(logits_BV, key, sequences.row, index + step, sampling)
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))

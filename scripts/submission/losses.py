@@ -46,7 +46,7 @@ def last_hidden_states(
     return nnx.pop(model, nnx.Intermediate)["all_hidden_states"].get_value()[-1]
 
 
-def finished(model: nnx.Module, logits: jax.Array, temperature: float) -> jax.Array:
+def final_logits(model: nnx.Module, logits: jax.Array, temperature: float) -> jax.Array:
     """Logits of the model's embedder in float32, under Gemma 2's final soft cap, if it has one."""
     logits = logits.astype(jnp.float32)
     if (cap := getattr(model, "final_logits_softcap", None)) is not None:
@@ -114,8 +114,8 @@ def token_log_probs(
         raw_BCV = model.embedder.decode(hidden_BCD)
         # Picked out before the logits are float32, or the compiler would store them twice.
         raw_BC1 = jnp.take_along_axis(raw_BCV, targets_BC[..., None], axis=-1)
-        chosen_BC = finished(model, raw_BC1, temperature)[..., 0]
-        logits_BCV = finished(model, raw_BCV, temperature)
+        chosen_BC = final_logits(model, raw_BC1, temperature)[..., 0]
+        logits_BCV = final_logits(model, raw_BCV, temperature)
         # Log-sum-exp and entropy in one pass over the logits, where the compiler sees both sums.
         largest_BC1 = jax.lax.stop_gradient(jnp.max(logits_BCV, axis=-1, keepdims=True))
         lower_BCV = logits_BCV - largest_BC1

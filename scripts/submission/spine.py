@@ -71,6 +71,8 @@ run = read_run({"RECIPE": NOTEBOOK_RECIPE, **os.environ}, jax.default_backend())
 profile, lengths = run.profile, run.profile.lengths
 print(f"profile {profile.name}, model {run.model.name}, recipe {run.recipe}, seed {run.seed}")
 print(f"{jax.device_count()} × {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+if profile.compilation_cache:
+    jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
 # The names that the judges use. The greedy `INF_` settings are theirs, the others are this
