@@ -271,6 +271,11 @@ def decode(target: Target, first: bool = False) -> Any:
     )  # fmt: skip
 
 
+def decode_512(target: Target) -> Any:
+    """The last segment with 512 sequences of 1,024 tokens, a size to compare by."""
+    return decode(sized(target, (8, target.run.profile.sft.shortest), 512))
+
+
 def sampler_programs(target: Target, rows: int, **sampling: Any) -> tuple[Any, Any, Any]:
     """Tunix's sampler, the shapes of its state, and its weights."""
     tokenizer = model.load_tokenizer(pathlib.Path("data/tiny_gemma"))  # for its special tokens
@@ -311,6 +316,7 @@ PROGRAMS: dict[str, Callable[[Target], Any]] = {
     "prefill": prefill,
     "decode_first": functools.partial(decode, first=True),
     "decode": decode,
+    "decode_step_512": decode_512,
     "reference_log_probs": reference_log_probs,
     "grpo_step": grpo_step,
     "evaluation_decode": evaluation_decode,
@@ -320,6 +326,7 @@ BESIDE = {
     "prefill": ("reference", "optimizer"),
     "decode_first": ("reference", "optimizer"),
     "decode": ("reference", "optimizer"),
+    "decode_step_512": ("reference", "optimizer"),
     "reference_log_probs": ("policy", "optimizer"),
     "grpo_step": ("reference",),
     "evaluation_decode": ("reference", "optimizer"),
@@ -429,6 +436,12 @@ def compiled(name: str, lower: Callable[[Target], Any], target: Target, turns: i
     return Report(name, target.run.model.name, fits, needed, beside, cost, seconds)
 
 
+def one_step(report: Report, target: Target) -> Report:
+    """Of a segment of decode steps, one."""
+    steps = target.run.profile.generation.segment
+    return dataclasses.replace(report, cost=report.cost and report.cost.share(1 / steps))
+
+
 def make_target(run: config.Run, devices: list[Any]) -> Target:
     """The run on these chips, laid out as the notebook lays it out."""
     plan = memory.plan_memory(run, len(devices))
@@ -467,7 +480,12 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
     programs = dict.fromkeys(reports, 1)
     programs |= {"prefill": lengths, "decode_first": 0, "decode": pasts * sizes}
     widths = math.ceil(profile.lengths.completion / profile.generation.completion_step)
-    programs |= {"sft_step_longest": 0, "grpo_step": widths, "reference_log_probs": widths}
+    programs |= {
+        "decode_step_512": 0,
+        "sft_step_longest": 0,
+        "grpo_step": widths,
+        "reference_log_probs": widths,
+    }
     compilation = sum(reports[name].seconds_to_compile * n for name, n in programs.items())
     evaluation_rows = profile.evaluation.rows * len(profile.evaluation.sources)
     batches = math.ceil(evaluation_rows / profile.evaluation.batch_size)
@@ -641,9 +659,8 @@ def compare_with_stock(target: Target, devices: list[Any]) -> list[dict[str, Any
         for layout, one in layouts.items():
             lower = ours if layout == "ours" else theirs
             report = compiled(f"{name}, {layout}", lower, sized(one, sft, completions))
-            if lower is decode and report.cost:  # one step of it
-                steps = target.run.profile.generation.segment
-                report = dataclasses.replace(report, cost=report.cost.share(1 / steps))
+            if lower is decode:
+                report = one_step(report, target)
             print(report, flush=True)
             results.append(report.as_json())
     return results
@@ -674,6 +691,8 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
         is_sampler = program == "evaluation_decode"
         turns = target.run.profile.lengths.completion - 1 if is_sampler else 1
         reports[program] = compiled(program, PROGRAMS[program], target, turns)
+        if program == "decode_step_512":
+            reports[program] = one_step(reports[program], target)
         print(reports[program], flush=True)
     found: dict[str, Any] = {"programs": [report.as_json() for report in reports.values()]}
     if len(reports) == len(PROGRAMS) and all(report.cost for report in reports.values()):
