@@ -5,7 +5,7 @@
 Each side of a measurement that has a device count or a peak of memory of its own runs in a
 process of its own; where both can share one, they take turns. The first call of everything is its
 warm-up: its time, compilation above all, is reported apart. On two cores all of it takes about
-@@ minutes. `--write` puts the table into `data/benchmarks.md`.
+ten minutes. `--write` puts the table into `data/benchmarks.md`.
 
 Where JAX finds an NVIDIA GPU, and only there, Gemma 3 1B with random weights is timed too.
 `--model tiny` runs that section's code with a tiny model on whatever there is: a test of the
@@ -823,6 +823,9 @@ def measure(name: str, model_name: str, on_gpu: bool) -> dict:
     measurement, joined = MEASUREMENTS[name], {"stock": {}, "ours": {}, "remarks": {}, "failed": []}
     gpu = measurement.needs_gpu and on_gpu
     environment = os.environ | {"JAX_PLATFORMS": "cuda" if gpu else "cpu"}
+    # As in `environment.sh`: without it a third of a CPU's time, on both sides, is page faults.
+    keep = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+    environment.setdefault("GLIBC_TUNABLES", f"{keep}:glibc.malloc.arena_max=1")
     if gpu:
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
     elif measurement.devices > 1:
@@ -858,7 +861,7 @@ def machine(on_gpu: bool) -> str:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    text = f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB"
+    text = f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before"
     if on_gpu:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         text += "; " + subprocess.run(command, capture_output=True, text=True).stdout.strip()
@@ -928,7 +931,7 @@ def main(arguments: Sequence[str]) -> int:
         name for name, one in MEASUREMENTS.items()
         if not one.needs_gpu or on_gpu or chosen.model == "tiny"
     ]  # fmt: skip
-    results = {}
+    results, where = {}, machine(on_gpu)
     for name in chosen.only or possible:
         if name not in possible:
             print(f"{name}: not measured, JAX finds no NVIDIA GPU", flush=True)
@@ -939,7 +942,7 @@ def main(arguments: Sequence[str]) -> int:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "google-tunix")]
     report = {
         "command": " ".join(["python scripts/benchmark.py", *arguments]),
-        "machine": machine(on_gpu),
+        "machine": where,
         "date": datetime.date.today().isoformat(),
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "model": chosen.model,

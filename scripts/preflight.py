@@ -644,8 +644,12 @@ COMPARED = (  # what is compared, its batches, our program, Tunix's
 )
 
 
-def compare_with_stock(target: Target, devices: list[Any]) -> list[dict[str, Any]]:
+def compare_with_stock(
+    target: Target, devices: list[Any], programs: list[str]
+) -> list[dict[str, Any]]:
     """Tunix's two layouts and ours, same batches and lengths, recomputation in all of them.
+
+    Compared are those of `programs` that stock Tunix has too.
 
     A decode step is one for all sequences: of ours, a share of the last segment of a rollout.
     """
@@ -656,6 +660,8 @@ def compare_with_stock(target: Target, devices: list[Any]) -> list[dict[str, Any
         layouts[f"Tunix {layout}"] = dataclasses.replace(target, mesh=mesh, policy=policy)
     results = []
     for name, sft, completions, ours, theirs in COMPARED:
+        if name.split()[0] not in programs:
+            continue
         for layout, one in layouts.items():
             lower = ours if layout == "ours" else theirs
             report = compiled(f"{name}, {layout}", lower, sized(one, sft, completions))
@@ -699,7 +705,7 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
         found["plan"] = nine_hours(target, reports)
         print(describe(found["plan"]), flush=True)
     if options.compare:
-        found["comparison"] = compare_with_stock(target, devices)
+        found["comparison"] = compare_with_stock(target, devices, options.programs)
     return found
 
 
@@ -710,7 +716,9 @@ def main() -> int:
     parser.add_argument("--model", choices=models, action="append", help="default: both")
     parser.add_argument("--topology", default="v5e:2x4", help="also v5e:4x4, v5e:8x8")
     parser.add_argument("--json", type=pathlib.Path, help="write the results here")
-    parser.add_argument("--compare", choices=["stock"], help="Tunix's defaults beside ours")
+    parser.add_argument(
+        "--compare", choices=["stock"], help="Tunix's defaults beside ours, of --programs"
+    )
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--layers", type=int, help="only so many layers: quick, for a trial")
     options = parser.parse_args()

@@ -174,7 +174,7 @@ def test_the_table_shows_ratios_failures_and_what_was_not_measured(report):
 def test_the_committed_table_names_its_command_machine_and_date():
     page = benchmark.TABLE.read_text()
     assert "python scripts/benchmark.py" in page
-    assert re.search(r"cores, \d+ GiB.*; 20\d\d-\d\d-\d\d;", page)
+    assert re.search(r"cores, \d+ GiB, load .*; 20\d\d-\d\d-\d\d;", page)
     lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
     names = [line.split(":")[0].strip("| ") for line in lines if ":" in line.split("|")[1]]
     assert names == list(benchmark.MEASUREMENTS)

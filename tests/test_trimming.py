@@ -90,13 +90,16 @@ def test_the_update_is_that_of_the_untrimmed_batch(monkeypatch, make_policy, bat
             nnx.state(policy, nnx.LoRAParam),
         ),
     )
+    graph, state = nnx.split(policy)
+    settings = dict(pad_id=PAD, temperature=0.8, chunk=4096)
+    own_BC = losses.completion_log_probs(graph, state, prompts_BP, completions_BC, **settings)
     whole = grpo_learner.TrainExample(
         prompt_ids=prompts_BP,
         prompt_mask=prompts_BP != PAD,
         completion_ids=completions_BC,
         completion_mask=completions_BC != PAD,
         advantages=jnp.array(rng.normal(size=16), jnp.float32),
-        ref_per_token_logps=jnp.array(-3 * rng.random((16, 40)), jnp.float32),
+        ref_per_token_logps=own_BC + 0.3 * rng.normal(size=(16, 40)).astype(np.float32),
         old_per_token_logps=None,
     )
     stock(monkeypatch, whole)

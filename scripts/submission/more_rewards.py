@@ -291,7 +291,8 @@ class GoldProbability:
     @classmethod
     def of_run(cls, cluster: Any, tokenizer: Any, run: Run) -> "GoldProbability":
         """With the lengths of a run, and no more rows at once than it trains on at once."""
-        trained = run.profile.grpo.micro_prompts * run.profile.grpo.generations
+        groups = cluster.cluster_config.training_config.compute_logps_micro_batch_size
+        trained = groups * run.profile.grpo.generations
         return cls(cluster, tokenizer, run.cache_length, min(GOLD_ROWS, trained))
 
     def tokens(self, question: str, trace: str, gold: str) -> tuple[list[int], list[int]]:
