@@ -926,6 +926,9 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.child:
         child(*chosen.child, chosen.model)
         return 0
+    only = f"--only {' '.join(chosen.only)}" if chosen.only else ""
+    if chosen.write and (only or chosen.model == "tiny"):
+        parser.error("--write is for a whole run: the table would lose what is not measured")
     on_gpu = chosen.model == "1b" and gpu_at_hand()
     possible = [
         name for name, one in MEASUREMENTS.items()
@@ -941,7 +944,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "google-tunix")]
     report = {
-        "command": " ".join(["python scripts/benchmark.py", *arguments]),
+        "command": " ".join(["python scripts/benchmark.py", *([only] if only else ["--write"])]),
         "machine": where,
         "date": datetime.date.today().isoformat(),
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),

@@ -149,22 +149,27 @@ def report(monkeypatch, tmp_path):
     }
     monkeypatch.setattr(benchmark, "measure", lambda *arguments: result)
     monkeypatch.setattr(benchmark, "gpu_at_hand", lambda: False)
-    monkeypatch.setattr(benchmark, "TABLE", tmp_path / "table.md")
-    arguments = ["--json", str(tmp_path / "x.json"), "--only", "rollout", "large_sft", "--write"]
+    arguments = ["--json", str(tmp_path / "x.json"), "--only", "rollout", "large_sft"]
     assert benchmark.main(arguments) == 1  # something failed
     written = json.loads((tmp_path / "x.json").read_text())
-    return written, (tmp_path / "table.md").read_text(), arguments
+    return written, benchmark.document(written)
 
 
 def test_the_json_has_what_is_needed_to_repeat_it(report):
-    written, _, arguments = report
+    written, _ = report
     assert set(written) == {"command", "machine", "date", "versions", "model", "measurements"}
-    assert written["command"] == " ".join(["python scripts/benchmark.py", *arguments])
+    assert written["command"] == "python scripts/benchmark.py --only rollout large_sft"
     assert set(written["measurements"]) == {"rollout"}  # no GPU, so no large_sft
 
 
+@pytest.mark.parametrize("part", [["--only", "rollout"], ["--model", "tiny"]])
+def test_a_part_of_the_measurements_does_not_replace_the_table(part):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--write", *part])
+
+
 def test_the_table_shows_ratios_failures_and_what_was_not_measured(report):
-    _, page, _ = report
+    _, page = report
     assert "| seconds | 4 | 1 | 0.25 | as said |" in page
     assert "| only stock | 1 | – | – |  |" in page
     assert "failed, ours: out of memory" in page

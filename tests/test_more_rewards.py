@@ -464,6 +464,8 @@ def built(make_policy, tokenizer, mesh, tmp_path_factory):
     policy, log = make_policy(), metrics.StepLog(out / "m.jsonl", "grpo", 2, ())
     cluster = grpo.build_cluster(policy, tokenizer, run, mesh, out / "checkpoints", log)
     log.close()
+    # As Tunix takes it when a cluster is built; ours lets go of it.
+    cluster._anchor_policy_state = jax.tree.map(jnp.copy, nnx.state(policy))
     return policy, cluster, run
 
 
