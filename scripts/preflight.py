@@ -56,6 +56,7 @@ from submission import (
 
 EFFICIENCY = 0.5  # of the roofline's speed, assumed in the plan
 HOST_SECONDS = 3.0  # per GRPO update, assumed: rewards, tokens and metrics on the host
+SAVE_SECONDS = 30.0  # of a checkpoint, assumed: written, read back, and half as much again
 SLOTS_USED = packing.GOOD_USE  # share of a packed row that holds tokens
 PAD, EOS = 0, 1  # Gemma's
 
@@ -162,7 +163,7 @@ def sft_step(target: Target, longest: bool = False) -> Any:
     )
     return lower_update(
         target,
-        updates.make_optimizer(profile.sft.optimizer, profile.sft.steps),
+        updates.make_optimizer(profile.sft.optimizer),
         losses.chunked_sft_loss(profile.vocabulary_chunk),
         has_aux=False,
         model_input=packing.packed_model_input,
@@ -191,7 +192,7 @@ def grpo_step(target: Target) -> Any:
     algorithm = grpo.algorithm_config(target.run.profile)
     algorithm.temperature = settings.temperature
     policy_loss = function_registry.get_policy_loss_fn(algorithm.policy_loss_fn)
-    transformation = updates.make_optimizer(settings.optimizer, settings.steps)
+    transformation = updates.make_optimizer(settings.optimizer)
     passes = settings.prompts // target.plan.micro_prompts
     return lower_update(
         target,
@@ -503,8 +504,10 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
     hours["sft"] = sft_steps * sft_seconds / EFFICIENCY / 3600
     hours["sft"] = min(hours["sft"], profile.sft_share * left)
     sft_steps = min(sft_steps, int(hours["sft"] * 3600 * EFFICIENCY / sft_seconds + 0.5))
-    most = profile.grpo_share * (left - hours["sft"])
-    grpo_steps = min(settings.steps, int(most * 3600 / update))
+    # What the notebook keeps back for the end of the run; evaluations are above already.
+    kept_back = 0.5 * hours["evaluation"] / 3 * 3600
+    kept_back += grpo.SPARE_STEPS * update + profile.closing_seconds + SAVE_SECONDS
+    grpo_steps = min(settings.steps, int(((left - hours["sft"]) * 3600 - kept_back) / update))
     hours["grpo"] = grpo_steps * update / 3600
     hours["reserve"] = profile.hours - sum(hours.values())
     return {
@@ -514,7 +517,7 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
         "completions": grpo_steps * completions,
         "hours_by_stage": {name: round(value, 3) for name, value in hours.items()},
         "total_hours": round(sum(hours.values()), 3),
-        "complete": sft_steps == profile.sft.steps and grpo_steps == settings.steps,
+        "complete": sft_steps == profile.sft.steps,
         "assumptions": {
             "efficiency": EFFICIENCY,
             "chips": target.mesh.size,
@@ -544,7 +547,7 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
                 name: round(report.seconds_to_compile, 1) for name, report in reports.items()
             },
             "sft_share": profile.sft_share,
-            "grpo_share": profile.grpo_share,
+            "seconds_kept_back": kept_back,
             "roofline_seconds": seconds,
         },
     }
@@ -554,7 +557,7 @@ def describe(plan: dict[str, Any]) -> str:
     """The plan in a few lines."""
     assumed = plan["assumptions"]
     hours = ", ".join(f"{name} {value:.2f}" for name, value in plan["hours_by_stage"].items())
-    ends = "" if plan["complete"] else " The steps of the profile do NOT all fit."
+    ends = "" if plan["complete"] else " The steps of the warm start do NOT all fit."
     return (
         f"Plan for {plan['model']}, at {assumed['efficiency']:.0%} of the roofline's speed, all "
         f"completions {assumed['completion_tokens']} tokens long:\n"

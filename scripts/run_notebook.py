@@ -7,9 +7,11 @@ environment variables that the notebook reads.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 from typing import Any
@@ -44,10 +46,11 @@ def title(cell: Any) -> str:
     return line.lstrip("# ") if cell.cell_type == "markdown" and line.startswith("#") else ""
 
 
-def execute(notebook: Any, out: pathlib.Path) -> bool:
-    """Runs every cell and writes the executed notebook to `out`; True if all went well.
+def execute(notebook: Any, out: pathlib.Path) -> int:
+    """Runs every cell and writes the executed notebook to `out`; 0 if all went well.
 
-    A notebook that failed before the folder was its own leaves the folder alone.
+    A notebook that failed before the folder was its own leaves the folder alone. One that was
+    stopped by a signal gives the shell's number for it, 128 and the signal's.
     """
     start, wall_start = time.monotonic(), time.time()
     headings = {i: title(cell) for i, cell in enumerate(notebook.cells)}
@@ -59,28 +62,45 @@ def execute(notebook: Any, out: pathlib.Path) -> bool:
             print(f"\n[{time.monotonic() - start:4.0f} s] {before[0]}", flush=True)
 
     announce.last = ""
+    came: list[int] = []
+
+    def hand_on_signals(**_: Any) -> None:
+        """SIGTERM and SIGINT go to the kernel, which ends its step and saves.
+
+        (nbclient would end the kernel at once; and Ctrl-C does not reach it by itself.)
+        """
+
+        def hand_on(number: int) -> None:
+            came.append(number)
+            os.kill(client.km.provisioner.pid, number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, hand_on, number)
+
     client = TerminalClient(
         notebook,
         timeout=None,
         kernel_name="python3",
         resources={"metadata": {"path": str(ROOT)}},
         on_cell_execute=announce,
+        on_notebook_start=hand_on_signals,
         record_timing=False,
         # Sockets in the file system: no open port on the machine.
         config=Config({"KernelManager": {"transport": "ipc"}}),
     )
     try:
         client.execute()
-        return True
+        return 0
     except CellExecutionError as error:
         print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
     except DeadKernelError:
-        print("\nThe notebook's kernel died (out of memory?).", file=sys.stderr)
+        why = "was stopped" if came else "died (out of memory?)"
+        print(f"\nThe notebook's kernel {why}.", file=sys.stderr)
     finally:
         lock = out / ".lock"  # touched when a run takes the folder
         if lock.exists() and lock.stat().st_mtime >= wall_start:
             nbformat.write(notebook, out / "submission.ipynb")
-    return False
+    return 128 + came[0] if came else 1
 
 
 def notebook_to_run(recipe: str) -> Any:
@@ -109,9 +129,7 @@ def main() -> int:
     parser.add_argument("--recipe", help="default: warm_start_grpo")
     parser.add_argument("--minutes", type=float, help="time limit, from the first cell on")
     parser.add_argument("--seed", type=int, help="the run's seed; default 0")
-    parser.add_argument(
-        "--resume", action="store_true", help="leave a finished run alone; otherwise start"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
     parser.add_argument("--out", help="folder for everything; default: outputs")
     options = parser.parse_args()
     values = {
@@ -119,7 +137,8 @@ def main() -> int:
         "RECIPE": options.recipe,
         "MINUTES": options.minutes,
         "RUN_SEED": options.seed,
-        "RESUME": 1 if options.resume else None,
+        # The notebook by itself goes on with an unfinished run that it finds.
+        "RESUME": int(options.resume or os.environ.get("RESUME") == "1"),
         "OUT": options.out,
     }
     os.environ.update({name: str(value) for name, value in values.items() if value is not None})
@@ -130,9 +149,9 @@ def main() -> int:
         print(f"The run in {out} is finished. Nothing to do.")
         show_results(out)
         return 0
-    if not execute(notebook_to_run(os.environ.get("RECIPE", "")), out):
-        print("The run failed.", file=sys.stderr)
-        return 1
+    if code := execute(notebook_to_run(os.environ.get("RECIPE", "")), out):
+        print("The run was stopped." if code > 128 else "The run failed.", file=sys.stderr)
+        return code
     show_results(out)
     print(f"Everything is in {out}.")
     return 0

@@ -1,5 +1,6 @@
 """What the tests share: the tiny Gemma, loaded once, and a run of a few steps."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,11 +12,13 @@ os.chdir(ROOT)  # the configuration's paths are relative to the repository
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import absl.logging  # noqa: E402
+import jax  # noqa: E402
 import pytest  # noqa: E402
+from flax import nnx  # noqa: E402
 
 absl.logging.set_verbosity(absl.logging.ERROR)
 
-from submission import config, model, prepared  # noqa: E402
+from submission import budget, config, model, prepared, run_folder, stages  # noqa: E402
 
 
 def short_run(out, **changes):
@@ -36,10 +39,35 @@ def short_run(out, **changes):
             "seed": 0,
             "minutes": None,
             "out": str(out),
-            "resume": False,
+            "resume": None,
             **changes,
         }
     )
+
+
+@contextlib.contextmanager
+def session_of(run, mesh):
+    """An opened session of a run; its folder is let go of afterwards."""
+    folder = run_folder.open_run_folder(run)
+    try:
+        yield stages.Session(run, mesh, folder, budget.Deadline.after(10))
+    finally:
+        folder.release()
+
+
+def timeless(lines):
+    """The lines of a log without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def moved(policy, scale):
+    """The policy, its adapter moved away from zero, as training would; the same way each time."""
+    state = jax.tree.map(
+        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape, x.dtype),
+        nnx.state(policy, nnx.LoRAParam),
+    )
+    nnx.update(policy, state)
+    return policy
 
 
 @pytest.fixture(scope="session")

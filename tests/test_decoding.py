@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from test_model import SMALL_GEMMA_2
 from tunix.generate import tokenizer_adapter
 from tunix.models.gemma import model as gemma2_lib
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
-from submission import config, decoding, losses, model, prompts, rollout
+from conftest import moved, short_run
+from submission import config, decoding, grpo, losses, model, prompts, rollout
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early
@@ -37,48 +39,23 @@ def settings(**changes):
 GREEDY = {"top_p": None}
 
 
-def noisy(policy, scale=0.05):
-    moved = jax.tree.map(
-        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape, x.dtype),
-        nnx.state(policy, nnx.LoRAParam),
-    )
-    nnx.update(policy, moved)
-    return policy
-
-
 @pytest.fixture(scope="module")
 def gemma_3(make_policy):
-    return noisy(make_policy())
+    return moved(make_policy(), 0.05)
 
 
 @pytest.fixture(scope="module")
 def gemma_2(mesh):
     """A small Gemma 2 with its soft caps, two kinds of layers and grouped heads."""
-    shape = gemma2_lib.ModelConfig(
-        num_layers=4,
-        num_embed=640,
-        embed_dim=32,
-        hidden_dim=64,
-        num_heads=4,
-        head_dim=8,
-        num_kv_heads=2,
-        final_logit_softcap=30.0,
-        attention_types=(
-            gemma2_lib.AttentionType.LOCAL_SLIDING,
-            gemma2_lib.AttentionType.GLOBAL,
-        )
-        * 2,
-        use_post_attn_norm=True,
-        use_post_ffw_norm=True,
-        attn_logits_soft_cap=50.0,
-        # As long as the cache: with a shorter one, Tunix's sampler compares positions, which
-        # do not count a prompt's padding, with slots of the cache, which do.
-        sliding_window_size=LIMIT + LONGEST_PROMPT,
-    )
+    layers = 2 * SMALL_GEMMA_2["attention_types"]
+    # The window is as long as the cache: with a shorter one, Tunix's sampler compares positions,
+    # which do not count a prompt's padding, with slots of the cache, which do.
+    changes = dict(num_layers=4, attention_types=layers, sliding_window_size=LIMIT + LONGEST_PROMPT)
+    shape = gemma2_lib.ModelConfig(**SMALL_GEMMA_2 | changes)
     stock = gemma2_lib.Gemma(shape, rngs=nnx.Rngs(1))
     large = jax.tree.map(lambda x: 8 * x.astype(jnp.float32), nnx.state(stock))
     nnx.update(stock, large)
-    return noisy(model.add_adapter(stock, config.TINY.adapter, 0, mesh))
+    return moved(model.add_adapter(stock, config.TINY.adapter, 0, mesh), 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -312,5 +289,9 @@ def test_log_probs_are_those_of_the_model(gemma_3, tokenizer, mesh, questions):
     assert losses.completion_log_probs  # the function that the engine calls
 
 
-def test_settings_reach_the_engine_unchanged():
-    assert dataclasses.replace(settings(), segment=5).segment == 5
+def test_settings_reach_the_engine_unchanged(tmp_path):
+    run = short_run(tmp_path)
+    engine_settings = grpo.rollout_config(run)
+    for name, value in dataclasses.asdict(run.profile.generation).items():
+        assert getattr(engine_settings, name) == value
+    assert dataclasses.replace(engine_settings, segment=5).segment == 5

@@ -18,7 +18,7 @@ from flax import nnx
 from tpu_target import constraints_forced
 
 from conftest import short_run
-from submission import budget, checkpoints, decoding, grpo, model, prepared, rollout, sft
+from submission import budget, decoding, grpo, model, prepared, rollout, run_folder, sft, stages
 from submission.prompts import render_prompt
 
 run = short_run(sys.argv[1])
@@ -34,8 +34,8 @@ policy = model.add_adapter(
 )
 
 rows = prepared.rows_of_run(run, tokenizer)
-out = checkpoints.open_run_folder(run)
-common = (run, mesh, out.checkpoints, out.metrics, budget.Deadline.after(10))
+forever = budget.Deadline.after(60)
+session = stages.Session(run, mesh, run_folder.open_run_folder(run), forever)
 
 engine_settings = dataclasses.replace(grpo.rollout_config(run), segment=8)
 texts = [render_prompt(e.question) for e in rows["grpo"].examples[:12] for _ in range(4)]
@@ -59,8 +59,8 @@ with constraints_forced(), mesh:
     decoding.Decoder.__init__ = remembered
     engine = rollout.PolicyRollout(policy, tokenizer, mesh, engine_settings)
     sampled = [t.tolist() for t in engine.generate(texts, engine_settings).tokens]
-    one = sft.train_sft(policy, tokenizer, rows["sft"], *common)
-    two = grpo.train_grpo(policy, tokenizer, rows["grpo"], *common)
+    one = sft.train_sft(policy, tokenizer, rows["sft"], session, forever)
+    two = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, forever)
 moved = re.findall(
     r"= (\\S+) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)", programs[0]
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from submission import config, evaluate, model, prompts
+from submission import budget, config, evaluate, model, prompts
 from submission.prompts import Example
 
 
@@ -96,3 +96,36 @@ def test_stock_gemma_knows_some_answers_and_no_tags(make_policy, tokenizer, rows
     summary = evaluate.summarise(answers)
     assert summary["format"] <= 0.05
     assert 0.2 < summary["accuracy_lenient"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "worse"),
+    [(0, 0, False), (3, 0, False), (4, 0, True), (30, 20, False), (40, 20, True), (20, 40, False)],
+)
+def test_worse_is_what_chance_does_not_explain(lost, won, worse):
+    right, wrong = answered(GOOD, ROW), answered("41", ROW)
+    before = [right] * lost + [wrong] * won + [right, wrong] * 50
+    after = [wrong] * lost + [right] * won + [right, wrong] * 50
+    assert evaluate.worse_beyond_noise(before, after) == worse
+
+
+def test_answers_are_kept_and_judged_anew(tmp_path):
+    rows = [answered(GOOD, ROW), answered("Six sevens: 42.", ROW, tokens=7, stopped=False)]
+    evaluate.write_answers(tmp_path / "a.json", rows, 12.5)
+    assert evaluate.read_answers(tmp_path / "a.json", [ROW, ROW]) == (rows, 12.5)
+    # Where time was short, fewer rows were answered than there are.
+    assert evaluate.read_answers(tmp_path / "a.json", [ROW] * 3) == (rows, 12.5)
+    other = Example("7*7?", "49", "number")
+    assert evaluate.read_answers(tmp_path / "a.json", [other, ROW]) is None
+    assert evaluate.read_answers(tmp_path / "none.json", [ROW]) is None
+
+
+def test_an_evaluation_without_time_answers_a_batch_and_says_so(
+    make_policy, tokenizer, rows, capsys
+):
+    held_out = rows["held_out"].examples[:24]
+    sampler = model.make_sampler(make_policy(), tokenizer, 128)
+    late = budget.Deadline.after(0)
+    found = evaluate.answer_greedily(sampler, held_out, 8, 48, 80, late)
+    assert len(found) == 8
+    assert "Time for 8 of 24 held-out rows only." in capsys.readouterr().out

@@ -10,18 +10,17 @@ from tunix.rl import common, function_registry
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
-from conftest import short_run
+from conftest import moved, session_of, short_run, timeless
 from submission import (
-    budget,
     checkpoints,
     config,
     curriculum,
     data,
     grpo,
     losses,
-    metrics,
     prompts,
     rewards,
+    sft,
 )
 
 
@@ -29,34 +28,11 @@ def adapter(policy):
     return [np.asarray(x) for x in jax.tree.leaves(nnx.state(policy, nnx.LoRAParam))]
 
 
-def warm(policy, scale=0.2):
-    """Moves the adapter away from zero, as SFT would."""
-    state = jax.tree.map(
-        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape),
-        nnx.state(policy, nnx.LoRAParam),
-    )
-    nnx.update(policy, state)
-    return policy
-
-
 def train(policy, tokenizer, rows, mesh, out, **changes):
-    run = short_run(out, **changes)
-    folder = checkpoints.open_run_folder(run)
-    checkpoints.save_first_submission(policy, folder.checkpoints)
-    try:
-        report = grpo.train_grpo(
-            policy,
-            tokenizer,
-            rows["grpo"],
-            run,
-            mesh,
-            folder.checkpoints,
-            folder.metrics,
-            budget.Deadline.after(10),
-        )
-    finally:
-        folder.release()
-    return report, folder
+    with session_of(short_run(out, **changes), mesh) as session:
+        sft.save_first_submission(policy, session)
+        report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
+    return report, session.folder
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +79,8 @@ def test_trap_11_a_stock_reference_pulls_back_to_before_sft_and_ours_does_not(
     make_policy, tokenizer, mesh, tmp_path
 ):
     run = short_run(tmp_path)
-    policy = warm(make_policy())
-    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
-    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
+    policy = moved(make_policy(), 0.2)
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh)
     row = data.tokenize(tokenizer, prompts.Example("What is 3 + 4?", "7", "number", "3+4=7."))
     prompt, completion = jnp.array([row.prompt]), jnp.array([row.target])
     ids = {"pad_id": tokenizer.pad_id(), "eos_id": tokenizer.eos_id()}
@@ -116,13 +91,12 @@ def test_trap_11_a_stock_reference_pulls_back_to_before_sft_and_ours_does_not(
 
     ours = cluster.get_ref_per_token_logps(prompt, completion, **ids)
     kl_ours = common.compute_kl_divergence(log_probs(policy), ours)
-    warm(policy)  # the policy moves on, the reference must not
+    moved(policy, 0.2)  # the policy moves on, the reference must not
     later = cluster.get_ref_per_token_logps(prompt, completion, **ids)
     np.testing.assert_array_equal(ours, later)
     assert float(common.compute_kl_divergence(log_probs(policy), later).mean()) > 0.1
-    policy = warm(make_policy())
+    policy = moved(make_policy(), 0.2)
     kl_stock = common.compute_kl_divergence(log_probs(policy), log_probs(make_policy()))
-    log.close()
     assert float(jnp.abs(kl_ours).max()) < 1e-6  # GRPO starts where SFT ended
     assert float(kl_stock.mean()) > 0.1
 
@@ -137,9 +111,8 @@ def test_reference_old_policy_and_loss_share_one_temperature(
     run = short_run(tmp_path)
     settings = dataclasses.replace(run.profile.grpo, temperature=0.7)
     run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
-    policy = warm(make_policy())
-    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
-    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
+    policy = moved(make_policy(), 0.2)
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh)
     prompt = jnp.arange(4, 28).reshape(4, 6).at[1, :2].set(tokenizer.pad_id())
     completion = jnp.arange(40, 80).reshape(4, 10)
     ids = {"pad_id": tokenizer.pad_id(), "eos_id": tokenizer.eos_id()}
@@ -160,7 +133,6 @@ def test_reference_old_policy_and_loss_share_one_temperature(
     algorithm.temperature = 0.7  # the learner copies it from the rollout's configuration
     loss = function_registry.get_policy_loss_fn(algorithm.policy_loss_fn)
     value, aux = loss(policy, example, algorithm, **ids)
-    log.close()
     np.testing.assert_allclose(old, stock, atol=1e-5, rtol=0)
     np.testing.assert_allclose(reference, stock, atol=1e-5, rtol=0)
     assert float(value) == pytest.approx(-1.0, abs=1e-5)  # every ratio is 1
@@ -188,7 +160,8 @@ def test_every_step_is_one_line_of_metrics(trained):
     assert {line["stage"] for line in lines} == {"grpo"}
     expected = {
         *("stage", "step", "seconds", "loss", "grad_norm", "kl", "entropy", "learning_rate"),
-        *("reward", "in_format", "right", "length", "flat_groups", "tokens", "failed"),
+        *("reward", "in_format", "right", "length", "flat_groups", "failed"),
+        *("tokens", "step_tokens"),
     }
     assert all(set(line) == expected for line in lines)
     assert lines == report["history"]
@@ -212,13 +185,10 @@ def test_trap_10_the_last_checkpoint_knows_its_step(trained):
 def test_trap_10_stock_forgets_the_step_of_a_forced_save(make_policy, tmp_path):
     manager, policy = checkpoint_manager.CheckpointManager(str(tmp_path / "actor")), make_policy()
     manager.save(3, policy, save_only_lora_params=True, force=True)
-    checkpoints.prepare_saves(manager, tmp_path / "actor")
-    manager.save(4, policy, save_only_lora_params=True, force=True)
     manager._checkpoint_manager.wait_until_finished()
-    saved = {n: manager._checkpoint_manager.metadata(n).custom_metadata or {} for n in (3, 4)}
+    metadata = manager._checkpoint_manager.metadata(3).custom_metadata or {}
     manager.close()
-    assert saved[3].get("global_step", 0) == 0
-    assert saved[4]["global_step"] == 4
+    assert metadata.get("global_step", 0) == 0
 
 
 def test_what_was_saved_is_the_policy(trained, make_policy):
@@ -236,9 +206,6 @@ def test_the_same_seed_gives_the_same_adapter_and_metrics(
     report, _ = train(policy, tokenizer, rows, mesh, tmp_path / "run")
     for a, b in zip(adapter(trained[0]), adapter(policy), strict=True):
         np.testing.assert_array_equal(a, b)
-
-    def timeless(lines):
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
     assert timeless(report["history"]) == timeless(trained[2]["history"])
 
@@ -273,14 +240,17 @@ def group_metrics(**changes):
         "checker": ["number"] * 4,
         **changes,
     }
-    return grpo.metric_function(scorer, sampler)(**batch), sampler
+    means = {}
+    assert grpo.metric_function(scorer, sampler, means.update)(**batch) == {}
+    return means, sampler
 
 
 def test_flat_groups_are_those_whose_rewards_are_all_equal():
     result, _ = group_metrics()
-    assert result["policy/flat_groups"][0] == 0.5
-    assert result["policy/in_format"][0] == 0.0
-    assert result["policy/failed"][0] == 0.0
+    assert result["reward"] == 0.75
+    assert result["flat_groups"] == 0.5
+    assert result["in_format"] == 0.0
+    assert result["failed"] == 0.0
 
 
 def test_the_curriculum_hears_how_its_prompts_fared():
@@ -292,16 +262,14 @@ def test_the_curriculum_hears_how_its_prompts_fared():
 
 def test_open_rows_have_a_mean_of_their_own():
     result, _ = group_metrics(checker=["number", "number", "open", "open"])
-    assert set(result) >= {"policy/right", "policy/open"}
+    assert set(result) >= {"right", "open"}
     everything_open, _ = group_metrics(checker=["open"] * 4)
-    assert "policy/right" not in everything_open
+    assert "right" not in everything_open
 
 
 def test_the_policy_and_its_reference_share_one_base(make_policy, tokenizer, mesh, tmp_path):
     run, policy = short_run(tmp_path), make_policy()
-    log = metrics.StepLog(tmp_path / "m.jsonl", "grpo", 2, ())
-    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, tmp_path / "checkpoints", log)
-    log.close()
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh)
     assert cluster.actor_trainer.model is policy
     base = nnx.filterlib.Not(nnx.LoRAParam)
     reference = cluster.inference_worker.get_model("reference")

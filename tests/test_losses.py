@@ -14,20 +14,11 @@ from tunix.rl.grpo import grpo_learner
 from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
 
+from conftest import moved
 from submission import config, losses, model
 
 PAD, EOS = 0, 1
 PROMPT, COMPLETION, BATCH = 6, 21, 4
-
-
-def moved(policy, scale=0.1):
-    """The policy with an adapter that does something."""
-    state = jax.tree.map(
-        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape),
-        nnx.state(policy, nnx.LoRAParam),
-    )
-    nnx.update(policy, state)
-    return policy
 
 
 def small_gemma_2(mesh, **shape):
@@ -43,7 +34,7 @@ def small_gemma_2(mesh, **shape):
 
 @pytest.fixture(scope="module")
 def policies(make_policy, mesh):
-    return {"gemma3": moved(make_policy()), "gemma2": moved(small_gemma_2(mesh))}
+    return {"gemma3": moved(make_policy(), 0.1), "gemma2": moved(small_gemma_2(mesh), 0.1)}
 
 
 FAMILIES = pytest.mark.parametrize("family", ["gemma3", "gemma2"])

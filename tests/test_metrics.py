@@ -1,38 +1,57 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from submission import metrics
 
 
-def make_log(tmp_path, steps=4, clock=lambda: 0.0):
-    return metrics.StepLog(tmp_path / "m.jsonl", "sft", steps, ("loss",), clock=clock)
+def make_log(path, **changes):
+    settings = {"steps": 4, "clock": lambda: 0.0, **changes}
+    return metrics.StepLog(path / "m.jsonl", settings.pop("stage", "sft"), ("loss",), **settings)
 
 
-def read(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+def make_step(log, step, planned=4, **numbers):
+    log.begin(step, planned)
+    log.add(step, **numbers)
+    log.end(step)
 
 
-def test_numbers_that_come_late_land_in_their_step(tmp_path):
+def read(path):
+    return [json.loads(line) for line in (path / "m.jsonl").read_text().splitlines()]
+
+
+def test_numbers_of_a_step_make_one_line_with_means(tmp_path):
     log = make_log(tmp_path)
-    log.record(1, "reward", 0.5)
-    log.record(2, "reward", 0.6)
-    log.record(1, "loss", 3.0)
-    log.record(2, "loss", 2.0)
+    make_step(log, 1, loss=jnp.float32(3.0), reward=0.5)
+    log.begin(2, 4)
+    log.add(2, loss=2.0)
+    log.add(2, loss=jnp.float32(4.0))  # a second pass of the same update
+    log.end(2)
     log.close()
-    assert [(x["step"], x["reward"], x["loss"]) for x in read(tmp_path)] == [
-        (1, 0.5, 3.0),
-        (2, 0.6, 2.0),
-    ]
+    assert [(x["step"], x["loss"]) for x in read(tmp_path)] == [(1, 3.0), (2, 3.0)]
+    assert read(tmp_path)[0]["reward"] == 0.5
+
+
+def test_a_step_is_written_when_the_next_one_ends_or_when_asked(tmp_path):
+    log = make_log(tmp_path)
+    make_step(log, 1, loss=1.0)
+    assert read(tmp_path) == []  # its numbers may still be under way on the device
+    make_step(log, 2, loss=1.0)
+    assert [x["step"] for x in read(tmp_path)] == [1]
+    log.flush()
+    assert [x["step"] for x in read(tmp_path)] == [1, 2]
 
 
 def test_a_step_lasts_from_batch_to_batch(tmp_path):
     now = [0.0]
     log = make_log(tmp_path, clock=lambda: now[0])
-    for step, _ in enumerate(log.timed("abc"), 1):
+    for step in (1, 2, 3):
+        log.begin(step, 3)
         now[0] += step
-        log.record(step, "loss", 1.0)
+        log.add(step, loss=1.0)
+        log.end(step)
     log.close()
     assert [x["seconds"] for x in read(tmp_path)] == [1.0, 2.0, 3.0]
     assert metrics.total_seconds(log.history) == 6.0
@@ -40,27 +59,60 @@ def test_a_step_lasts_from_batch_to_batch(tmp_path):
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_trap_2_a_step_that_is_not_finite_stops_the_run(tmp_path, name, value):
+def test_a_step_that_is_not_finite_is_counted_and_five_in_a_row_stop_the_run(
+    tmp_path, name, value, capsys
+):
     log = make_log(tmp_path)
-    with pytest.raises(FloatingPointError, match=rf"sft, step 3: {name} is .*learning rate"):
-        log.record(3, name, value)
+    for step in range(1, 5):
+        make_step(log, step, **{name: value})
+    make_step(log, 5, loss=1.0)  # a good one between
+    for step in range(6, 11):
+        make_step(log, step, **{name: value})
+    with pytest.raises(FloatingPointError, match=rf"5 steps in a row up to 10 .*{name}.*rate"):
+        log.flush()
+    assert f"sft 1: {name} not finite; the step was left out" in capsys.readouterr().out
+    assert log.skipped == 9
+    assert all(name not in line for line in read(tmp_path) if "skipped" in line)  # no NaN in JSON
 
 
-def test_progress_is_shown(tmp_path, capsys):
-    log = make_log(tmp_path, steps=30)
+def test_a_line_that_a_kill_cut_off_is_no_data_and_does_not_spoil_the_next(tmp_path):
+    log = make_log(tmp_path)
+    make_step(log, 1, loss=1.0)
+    make_step(log, 2, loss=2.0)
+    log.close()
+    with (tmp_path / "m.jsonl").open("a") as file:
+        file.write('{"stage": "sft", "step": 3, "sec')
+    log = make_log(tmp_path, start=2)
+    make_step(log, 3, loss=3.0)
+    log.close()
+    assert [(x["step"], x["loss"]) for x in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_going_on_after_a_save_drops_what_came_after_it_and_keeps_other_stages(tmp_path):
+    log = make_log(tmp_path)
+    for step in (1, 2, 3):
+        make_step(log, step, loss=float(step))
+    log.close()
+    make_log(tmp_path, stage="grpo").close()
+    log = make_log(tmp_path, start=2)
+    assert [x["step"] for x in log.history] == [1, 2]
+    log.close()
+    other = make_log(tmp_path, stage="grpo", start=0)
+    other.close()
+    assert [(x["stage"], x["step"]) for x in read(tmp_path)] == [("sft", 1), ("sft", 2)]
+
+
+def test_progress_shows_speed_and_planned_end(tmp_path, capsys):
+    now = [0.0]
+    log = make_log(tmp_path, steps=30, clock=lambda: now[0])
     for step in range(1, 31):
-        log.record(step, "loss", 1.0)
+        log.begin(step, 30)
+        now[0] += 2.0
+        log.add(step, loss=1.0, step_tokens=100)
+        log.end(step)
     log.close()
     lines = capsys.readouterr().out.splitlines()
     assert 10 <= len(lines) <= 20
+    assert lines[1].startswith("sft    2/30  loss 1  50 tokens/s  (")
+    assert "56 s to go, until " in lines[1]
     assert lines[-1].startswith("sft   30/30  loss 1 ")
-
-
-def test_only_named_events_are_kept(tmp_path):
-    log = make_log(tmp_path)
-    backend = log.logging_options({"a/train/loss": ("loss", 1)}).create_backends()[0]
-    backend.log_scalar("a/train/loss", np.float32(2.0), step=0)
-    backend.log_scalar("/jax/other", 1.0, step=0)
-    backend.log_scalar("a/train/loss", 1.0)
-    log.close()
-    assert [(x["step"], x["loss"]) for x in read(tmp_path)] == [(1, 2.0)]

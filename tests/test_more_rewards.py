@@ -11,8 +11,8 @@ from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import short_run
-from submission import config, data, grpo, metrics, more_rewards, rewards
+from conftest import moved, short_run
+from submission import config, data, grpo, more_rewards, rewards
 from submission.config import Rewards
 from submission.prompts import TAGS, Completion, Example, parse, render_prompt
 from submission.texts import PLAIN, Vocabulary
@@ -461,9 +461,8 @@ def built(make_policy, tokenizer, mesh, tmp_path_factory):
         run.profile, grpo=dataclasses.replace(run.profile.grpo, temperature=0.7)
     )
     run = dataclasses.replace(run, profile=profile)
-    policy, log = make_policy(), metrics.StepLog(out / "m.jsonl", "grpo", 2, ())
-    cluster = grpo.build_cluster(policy, tokenizer, run, mesh, out / "checkpoints", log)
-    log.close()
+    policy = make_policy()
+    cluster = grpo.build_cluster(policy, tokenizer, run, mesh)
     # As Tunix takes it when a cluster is built; ours lets go of it.
     cluster._anchor_policy_state = jax.tree.map(jnp.copy, nnx.state(policy))
     return policy, cluster, run
@@ -490,15 +489,6 @@ def by_hand(policy, context, answer, temperature):
     logits = forward(policy, jnp.array([tokens + [0] * (160 - len(tokens))]))[0]
     probabilities = np.asarray(jax.nn.softmax(logits / temperature))
     return float(np.mean([probabilities[len(context) - 1 + i, a] for i, a in enumerate(answer)]))
-
-
-def move(policy, scale=0.2):
-    """Moves the adapter, as a training step would."""
-    state = jax.tree.map(
-        lambda x: x + scale * jax.random.normal(jax.random.key(x.size), x.shape),
-        nnx.state(policy, nnx.LoRAParam),
-    )
-    nnx.update(policy, state)
 
 
 def test_the_probability_is_that_of_a_direct_forward_pass(built, gold):
@@ -578,7 +568,7 @@ def test_trap_16_the_policy_is_asked_as_it_is_now(built, gold, tokenizer):
         return np.asarray(cluster.get_actor_per_token_logps(one, other, **ids))[0]
 
     before, stock_before = gold(QUESTIONS, TRACES, ANSWERS), stock()
-    move(policy)
+    moved(policy, 0.2)
     after, stock_after = gold(QUESTIONS, TRACES, ANSWERS), stock()
     np.testing.assert_array_equal(stock_before, stock_after)  # the policy of the start, for ever
     assert np.abs(np.subtract(after, before)).max() > 1e-3

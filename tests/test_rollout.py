@@ -9,7 +9,7 @@ from tunix.generate import tokenizer_adapter
 from tunix.rl import common
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
-from conftest import short_run
+from conftest import moved, short_run
 from submission import config, data, grpo, prompts, rollout
 
 
@@ -117,11 +117,7 @@ def test_rollouts_come_from_the_policy_as_it_is_now(make_policy, tokenizer, mesh
     policy = make_policy()
     engine = rollout.PolicyRollout(policy, tokenizer, mesh, settings)
     before = engine.generate(PROMPTS, settings)
-    noise = jax.tree.map(
-        lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape),
-        nnx.state(policy, nnx.LoRAParam),
-    )
-    nnx.update(policy, noise)
+    moved(policy, 0.3)
     engine.calls = 0
     assert not same(before, engine.generate(PROMPTS, settings))
 

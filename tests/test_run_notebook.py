@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -85,6 +88,41 @@ def test_an_error_is_shown_and_exits_1(run, capsys):
 def test_a_kernel_that_dies_exits_1(run, capsys):
     assert run(cells=("import os; os._exit(3)",)) == 1
     assert "kernel died" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_notebook_which_may_finish_what_it_does(tmp_path, number):
+    """As a stage does: the handler takes note, the cell saves and raises."""
+    wait = """
+import pathlib, signal, time
+noted = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: noted.append(number))
+print("waiting", flush=True)
+while not noted:
+    time.sleep(0.05)
+pathlib.Path("saved").write_text(str(int(noted[0])))
+raise RuntimeError("stopped in good order")
+"""
+    cells = [nbformat.v4.new_code_cell(f"import os; os.chdir({str(tmp_path)!r})\n{wait}")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "small.ipynb")
+    code = (
+        "import sys, pathlib; sys.path.insert(0, 'scripts'); import run_notebook\n"
+        f"run_notebook.NOTEBOOK = pathlib.Path({str(tmp_path / 'small.ipynb')!r})\n"
+        f"sys.argv = ['run.sh', '--out', {str(tmp_path / 'out')!r}]\n"
+        "sys.exit(run_notebook.main())"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while "waiting" not in child.stdout.readline():
+        assert child.poll() is None
+    child.send_signal(number)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 128 + number
+    assert (tmp_path / "saved").read_text() == str(int(number))
+    assert "stopped in good order" in error
+    assert "The run was stopped." in error
 
 
 def test_a_start_that_failed_leaves_an_older_run_alone(run, tmp_path):

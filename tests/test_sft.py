@@ -7,26 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from conftest import short_run
+from conftest import session_of, short_run
 from submission import budget, checkpoints, data, losses, packing, sft
 
 
 def train(policy, tokenizer, rows, mesh, out, minutes=10):
-    run = short_run(out)
-    folder = checkpoints.open_run_folder(run)
-    try:
-        return sft.train_sft(
-            policy,
-            tokenizer,
-            rows["sft"],
-            run,
-            mesh,
-            folder.checkpoints,
-            folder.metrics,
-            budget.Deadline.after(minutes),
-        )
-    finally:
-        folder.release()
+    with session_of(short_run(out), mesh) as session:
+        deadline = budget.Deadline.after(minutes)
+        return sft.train_sft(policy, tokenizer, rows["sft"], session, deadline)
 
 
 def adapter(policy):
@@ -88,10 +76,13 @@ def test_the_same_seed_gives_the_same_adapter(
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_deadline_ends_the_stage_by_ending_its_iterator(
-    make_policy, tokenizer, rows, mesh, tmp_path
+def test_without_time_nothing_is_trained_and_it_says_so(
+    make_policy, tokenizer, rows, mesh, tmp_path, capsys
 ):
-    report = train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", minutes=0)
-    assert report["steps"] == 1  # Tunix fetches the first batch before it starts
-    saved = tmp_path / "run" / "checkpoints" / "sft"
-    assert checkpoints.checkpoint_steps(saved) == [1]
+    policy = make_policy()
+    before = adapter(policy)
+    report = train(policy, tokenizer, rows, mesh, tmp_path / "run", minutes=0)
+    assert report["steps"] == 0
+    assert "sft ended after 0 of 4 steps: its time is up" in capsys.readouterr().out
+    for a, b in zip(before, adapter(policy), strict=True):
+        np.testing.assert_array_equal(a, b)

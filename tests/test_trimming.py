@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from tunix.rl.grpo import grpo_learner
 
+from conftest import moved
 from submission import losses, trimming
 
 PAD = 0
@@ -82,14 +83,7 @@ def gradient_and_loss(policy, example):
 def test_the_update_is_that_of_the_untrimmed_batch(monkeypatch, make_policy, batch):
     prompts_BP, completions_BC = map(jnp.array, batch)
     rng = np.random.default_rng(1)
-    policy = make_policy()
-    nnx.update(
-        policy,
-        jax.tree.map(
-            lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape),
-            nnx.state(policy, nnx.LoRAParam),
-        ),
-    )
+    policy = moved(make_policy(), 0.1)
     graph, state = nnx.split(policy)
     settings = dict(pad_id=PAD, temperature=0.8, chunk=4096)
     own_BC = losses.completion_log_probs(graph, state, prompts_BP, completions_BC, **settings)

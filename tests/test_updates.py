@@ -62,7 +62,7 @@ def test_trap_1_stock_loses_small_updates_in_bfloat16_and_the_master_keeps_them(
     lost = moved_share(before, adapter(stock))
 
     ours = make_policy("bfloat16")
-    trainer = train(ours, updates.make_optimizer(SETTINGS, 100), mesh, steps=2)
+    trainer = train(ours, updates.make_optimizer(SETTINGS), mesh, steps=2)
     masters = nnx.to_pure_dict(nnx.state(trainer.optimizer))["opt_state"]["master"]
     kept = moved_share(jax.tree.map(lambda x: x.astype(jnp.float32), before), masters)
 
@@ -72,7 +72,7 @@ def test_trap_1_stock_loses_small_updates_in_bfloat16_and_the_master_keeps_them(
 
 def test_the_adapter_is_always_the_rounded_master(make_policy, mesh):
     policy = make_policy("bfloat16")
-    trainer = train(policy, updates.make_optimizer(config.Optimizer(1e-3), 4), mesh, steps=4)
+    trainer = train(policy, updates.make_optimizer(config.Optimizer(1e-3)), mesh, steps=4)
     masters = nnx.to_pure_dict(nnx.state(trainer.optimizer))["opt_state"]["master"]
     pairs = zip(jax.tree.leaves(masters), jax.tree.leaves(adapter(policy)), strict=True)
     for master, rounded in pairs:
@@ -121,7 +121,7 @@ def test_trap_2_stock_injection_is_nan_at_the_first_step_in_bfloat16_and_ours_is
     assert not metrics.all_finite(adapter(stock))
 
     ours = make_policy("bfloat16")
-    train(ours, updates.make_optimizer(config.Optimizer(1e-3), 4), mesh, steps=2)
+    train(ours, updates.make_optimizer(config.Optimizer(1e-3)), mesh, steps=2)
     assert metrics.all_finite(adapter(ours))
 
 
@@ -130,9 +130,9 @@ def test_trap_2_stock_stores_the_numbers_in_bfloat16_and_ours_in_float32():
     params = {"w": jnp.ones(2, jnp.bfloat16)}
     stock = optax.inject_hyperparams(optax.adamw)(1e-3).init(params).hyperparams
     assert float(stock["b2"]) == 1.0
-    state = updates.injected_adamw(config.Optimizer(1e-3), 10).init(params)
+    state = updates.injected_adamw(config.Optimizer(1e-3), 1e-3).init(params)
     assert {x.dtype for x in state.hyperparams.values()} == {jnp.dtype(jnp.float32)}
-    changes, _ = updates.injected_adamw(config.Optimizer(1e-3), 10).update(params, state, params)
+    changes, _ = updates.injected_adamw(config.Optimizer(1e-3), 1e-3).update(params, state, params)
     assert metrics.all_finite(changes)
 
 
@@ -152,7 +152,7 @@ def test_trap_12_stock_moves_the_base_to_new_buffers_and_ours_leaves_it(make_pol
 
     ours = make_policy()
     before = base_pointers(ours)
-    train(ours, updates.make_optimizer(SETTINGS, 3), mesh, steps=1)
+    train(ours, updates.make_optimizer(SETTINGS), mesh, steps=1)
     assert base_pointers(ours) == before
 
 
@@ -164,7 +164,40 @@ def test_our_step_makes_the_same_update_as_stock(make_policy, mesh):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-# --- Schedule and rematerialisation -----------------------------------------------------------
+# --- What is not finite is left out ------------------------------------------------------------
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_but_a_count(make_policy, mesh):
+    policy = make_policy()
+    trainer = train(policy, updates.make_optimizer(config.Optimizer(1e-3)), mesh, steps=2)
+    before = adapter(policy), nnx.to_pure_dict(nnx.state(trainer.optimizer))
+    before = jax.tree.map(np.array, before)  # copies: what a step gets is donated
+    good_loss = trainer.loss_fn
+
+    def bad_loss(model, input_tokens, input_mask, positions, attention_mask):
+        return good_loss(model, input_tokens, input_mask, positions, attention_mask) * jnp.nan
+
+    trainer = trainer_for(policy, updates.make_optimizer(config.Optimizer(1e-3)), steps=1)
+    trainer.with_loss_fn(bad_loss)
+    nnx.update(trainer.optimizer, jax.tree.map(jnp.array, before[1]))
+    updates.use_adapter_only_step(trainer)
+    with mesh:
+        trainer.train([batch()], skip_jit=True)
+    after = nnx.to_pure_dict(nnx.state(trainer.optimizer))["opt_state"]
+    assert int(after["inner"]["total_notfinite"]) == 1
+    changed = [
+        jax.tree.map(np.array_equal, before[0], adapter(policy)),
+        jax.tree.map(np.array_equal, before[1]["opt_state"]["master"], after["master"]),
+        jax.tree.map(
+            np.array_equal,
+            before[1]["opt_state"]["inner"]["inner_state"],
+            after["inner"]["inner_state"],
+        ),
+    ]
+    assert all(jax.tree.leaves(changed))
+
+
+# --- Rate, schedule and rematerialisation -----------------------------------------------------
 
 
 def test_the_schedule_is_exactly_as_long_as_the_stage():
@@ -173,6 +206,22 @@ def test_the_schedule_is_exactly_as_long_as_the_stage():
     assert float(rate(10)) == pytest.approx(1.0)
     assert float(rate(100)) == pytest.approx(0.1)
     assert 0.1 < float(rate(99)) < 0.11
+
+
+def test_the_rate_of_a_step_is_the_one_that_is_asked_for(make_policy, mesh):
+    """Half the rate, half the first update: Adam's first step is the rate times a sign."""
+    moves = []
+    for rate in (1e-3, 5e-4):
+        policy = make_policy()
+        before = adapter(policy)
+        trainer = trainer_for(policy, updates.make_optimizer(config.Optimizer(1.0)), steps=1)
+        updates.use_adapter_only_step(trainer, rate=lambda rate=rate: rate)
+        with mesh:
+            trainer.train([batch()], skip_jit=True)
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(adapter(policy)), strict=True)
+        moves.append(max(float(jnp.abs(a - b).max()) for a, b in pairs))
+    assert moves[0] == pytest.approx(1e-3, rel=1e-3)
+    assert moves[1] == pytest.approx(5e-4, rel=1e-3)
 
 
 def test_rematerialisation_is_on_in_the_step_and_off_outside(make_policy):

@@ -1,15 +1,25 @@
 # %% [markdown]
 # ### The clock
 #
-# A session is killed at its end, whatever it is doing. So there is one deadline, set when
-# the notebook starts, and every stage gets a share of what is left. A stage is stopped in
-# the only way that Tunix knows: its iterator ends, and the trainer saves and returns.
+# A session is killed at its end, whatever it is doing. So there is one deadline, set when the
+# notebook starts, and every stage gets a share of what is left. A stage is stopped in the only way
+# that Tunix knows: its iterator ends, and the trainer saves and returns.
+#
+# How far a stage is, its **progress**, is a share of its steps where steps are its limit, and
+# otherwise of the steps that its time will hold, estimated anew at every step from the last twenty.
+# The learning rate and the weights of the reward follow the progress, so that both reach their end
+# in ten minutes as in nine hours.
 
 # %%
+import collections
+import contextlib
 import dataclasses
+import signal
+import statistics
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -36,12 +46,83 @@ class Deadline:
         """The deadline of a stage that may use `part` of what is left."""
         return dataclasses.replace(self, end=self.clock() + part * max(0.0, self.left))
 
+    def before(self, seconds: float) -> "Deadline":
+        """The deadline of what has to end so many seconds earlier."""
+        return dataclasses.replace(self, end=self.end - seconds)
+
+
+class Pace:
+    """Which steps a stage makes, and how far it is with them.
+
+    A step that would not end in time is not begun. It is taken to last as long as the longest of
+    the last ones, and, where `slack` is given, that many times the mean one: what comes after the
+    last stage cannot wait. The first step after a start compiles and is no measure.
+    """
+
+    RECENT = 20
+
+    def __init__(
+        self,
+        steps: int,
+        deadline: Deadline,
+        *,
+        start: int = 0,
+        slack: float = 1.0,
+        told_to_stop: Callable[[], bool] = lambda: False,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Steps `start` to `steps` (counted from 0) under a deadline; `state` is from a save."""
+        self.limit, self.deadline, self.start, self.slack = steps, deadline, start, slack
+        self.told_to_stop = told_to_stop
+        self.progress = 0.0  # of the step under way: 0 at the first, 1 at the last
+        self.planned = steps  # how many steps there will be
+        self.by_time = bool(state and state["by_time"])  # has time ever been the limit?
+        self._next = float(state["next"]) if state else 0.0
+        self.mean = 0.0  # seconds a step; 0: not known yet
+        self.ended = ""  # why there was no further step, if it was not the last one
+
+    def state(self) -> dict[str, Any]:
+        """What a save has to keep."""
+        return {"by_time": self.by_time, "next": self._next}
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps, counted from 0, for as long as the next one fits."""
+        recent: collections.deque[float] = collections.deque(maxlen=self.RECENT)
+        needed, before = 0.0, None
+        for made, step in enumerate(range(self.start, self.limit)):
+            left = self.deadline.left
+            if before is not None and made != 1:
+                recent.append(max(0.0, before - left))
+                self.mean = statistics.fmean(recent)
+                needed = max(max(recent), self.slack * self.mean)
+            if self.told_to_stop():
+                self.ended = "it was told to stop"
+                return
+            if left <= 0 or left < needed:
+                self.ended = "its time is up"
+                return
+            self._plan(step, left - needed)
+            before = left
+            yield step
+
+    def _plan(self, step: int, spare: float) -> None:
+        """Works out `planned` and `progress`; `spare` seconds are left beside this step's."""
+        remaining = self.limit - step
+        if self.mean and (fit := 1 + int(spare / self.mean)) < remaining:
+            self.by_time, remaining = True, fit
+        self.planned = step + remaining
+        if not self.by_time:
+            self.progress = step / max(1, self.limit - 1)
+        else:
+            self.progress = 1.0 if remaining == 1 else max(self.progress, self._next)
+        rest = (1 - self.progress) / max(1, remaining - 1)
+        self._next = min(1.0, self.progress + rest)
+
 
 def until(deadline: Deadline, items: Iterable[Item]) -> Iterator[Item]:
-    """Hands items on for as long as one more step is likely to end in time.
+    """Hands items on for as long as one more, as slow as the slowest yet, would end in time.
 
-    A step is taken to last as long as the longest one so far. The first item is always
-    handed on: Tunix fetches it before it starts.
+    The first is always handed on.
 
     >>> now = iter(range(100))
     >>> list(until(Deadline(end=4, clock=lambda: next(now)), "abcdefgh"))
@@ -56,3 +137,50 @@ def until(deadline: Deadline, items: Iterable[Item]) -> Iterator[Item]:
                 return
         last = left
         yield item
+
+
+# %% [markdown]
+# **Asked to stop.** SIGTERM and SIGINT end the stage under way after its step: it saves, and the
+# run ends with an error that names the signal. A second signal does not wait.
+
+
+# %%
+class StoppedBySignalError(RuntimeError):
+    """The run was asked to stop, and did so in good order."""
+
+
+class StopRequest:
+    """Whether this process has been asked to stop."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        print(f"{signal.Signals(number).name}: the step under way is finished first", flush=True)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Inside, a first signal is only noted. (Python lets the main thread alone hear any.)"""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises StoppedBySignalError if there has been a signal."""
+        if self.signal is not None:
+            name = signal.Signals(self.signal).name
+            raise StoppedBySignalError(f"{name}: what was done is saved; RESUME=1 goes on from it")

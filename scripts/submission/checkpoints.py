@@ -4,154 +4,232 @@
 # They list the digits-only folders of `checkpoints/actor`, take the highest, and restore its
 # `model_params` into the LoRA state of `lora_policy`. So the adapter after SFT is saved as
 # step 0, and a submission exists from then on; GRPO's steps count up from there.
+#
+# **What counts as saved** is what has been read back. A step is written into a folder beside, its
+# arrays are read again and compared with those in memory, and only then the folder gets its number,
+# by a single rename. So whatever happens, a folder whose name is all digits is whole. What does not
+# stand the test, then or when a run goes on, is set aside under a name that is no number.
+#
+# With adapter and optimizer goes a small file: which run and step this is, digests of both, and
+# where the stage was in its data and its random draws.
 
 # %%
-import errno
-import fcntl
+import hashlib
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from tunix.sft import checkpoint_manager
 
 # %% tags=["modules-only"]
-from submission.config import Run
-
+from submission.run_folder import write_json
 
 # %%
-class RunFolder:
-    """The folder of one run, locked: two runs cannot share it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = pathlib.Path(path).resolve()
-        self.checkpoints = self.path / "checkpoints"
-        self.results = self.path / "results.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.plots = self.path / "plots"
-        self._lock: Any = None
-
-    def lock(self) -> None:
-        """Raises RuntimeError if another run holds the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("a")
-        try:
-            # A lock of the process: running the notebook again in its kernel is no conflict.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RuntimeError(
-                f"Another run is writing to {self.path}. Wait for it, or choose another folder "
-                "with OUT (or --out)."
-            ) from None
-        os.utime(self._lock.fileno())  # whose folder this is since when
-
-    def release(self) -> None:
-        """Lets go of the folder."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+FACTS = "facts.json"
 
 
-def open_run_folder(run: Run) -> RunFolder:
-    """The locked folder of a run. Older outputs are moved aside, never overwritten.
+def checkpoint_steps(folder: pathlib.Path) -> list[int]:
+    """The saved steps, ascending: folders whose name is digits only."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+
+
+def digest(tree: Any) -> str:
+    """A fingerprint of all arrays of a tree, their places, shapes and types."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def read_arrays(path: pathlib.Path, like: Any) -> Any:
+    """The saved arrays, on the host, in a tree like the one given."""
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    with ocp.PyTreeCheckpointer() as reader:
+        return reader.restore(path.resolve(), item=like, restore_args=how)
+
+
+def saved_parts(policy: nnx.Module, optimizer: nnx.Optimizer | None) -> dict[str, Any]:
+    """What a step holds, by the names that Tunix gives it."""
+    parts = {"model_params": nnx.state(policy, nnx.LoRAParam)}
+    if optimizer is not None:
+        parts["optimizer_state"] = nnx.state(optimizer, nnx.optimizer.OptState)
+    return parts
+
+
+class DamagedStepError(RuntimeError):
+    """A saved step is not what was saved."""
+
+
+class SaveError(OSError):
+    """A step could not be saved."""
+
+
+SAVING_FAILS_WITH = (OSError, ValueError, DamagedStepError)  # TensorStore's full disk: ValueError
+
+
+def read_step(step: pathlib.Path, parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict]:
+    """The arrays of a step, like those given, and its facts.
 
     Raises:
-      RuntimeError: another run holds it, or there is nothing left to resume.
+      DamagedStepError: something is missing, unreadable, or not what was saved.
     """
-    folder = RunFolder(run.out)
-    folder.lock()
-    if run.resume and folder.results.exists():  # written last
-        folder.release()
-        raise RuntimeError(
-            f"The run in {folder.path} is finished: there is nothing to resume. Unset RESUME to "
-            "start another one."
-        )
-    # Only what a run leaves is moved: the folder may hold files of somebody else's.
-    ours = [folder.checkpoints, folder.metrics, folder.results, folder.plots]
-    kept = [entry for entry in ours if entry.exists()]
-    if kept:
-        kept += [entry for entry in [folder.path / "submission.ipynb"] if entry.exists()]
-        number = 1
-        while (aside := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
-            number += 1
-        aside.mkdir()
-        for entry in kept:
-            shutil.move(entry, aside / entry.name)
-        print(f"Older outputs are now in {aside.name}/.")
-    if run.resume:
-        why = "This version cannot continue inside a run" if kept else "There is nothing to resume"
-        print(f"{why}: it starts from the beginning.")
-    folder.checkpoints.mkdir()
-    folder.plots.mkdir()
-    return folder
+    try:
+        facts = read_facts(step)
+        digests = facts["digests"]  # a submission after SFT has no optimizer
+        arrays = {name: read_arrays(step / name, parts[name]) for name in digests if name in parts}
+        changed = [name for name in arrays if digest(arrays[name]) != digests[name]]
+        changed += [name for name in ("model_params",) if name not in arrays]
+    except Exception as error:  # whatever damaged bytes make the readers raise
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedStepError(f"{step.name} does not load: {first_line[:200]}") from error
+    if facts["step"] != int(step.name.split(".")[0]):
+        raise DamagedStepError(f"{step.name} says that it is step {facts['step']}")
+    if changed:
+        raise DamagedStepError(f"{step.name} is not what was saved: {', '.join(changed)} differs")
+    return arrays, facts
 
 
-def require_space(folder: RunFolder, needed: int) -> None:
-    """Raises OSError if the disk has less than `needed` bytes, before training begins."""
-    free = shutil.disk_usage(folder.path).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC,
-            f"{folder.path} has {free / 1e6:,.0f} MB left and the checkpoints need "
-            f"{needed / 1e6:,.0f} MB. Make room, or choose another disk with OUT (or --out)",
-        )
+def read_facts(step: pathlib.Path) -> dict[str, Any]:
+    """The facts of a step."""
+    return json.loads((step / FACTS).read_text())
 
 
-# %%
-def saving_options(every: int, keep: int) -> ocp.CheckpointManagerOptions:
-    """Save every so many steps, keep the last few, and be done before going on.
+def write_step(
+    folder: pathlib.Path,
+    step: int,
+    policy: nnx.Module,
+    optimizer: nnx.Optimizer | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Saves a step: written beside, read back, and only then given its number.
 
-    A save in the background can be cut off by the session's end. These are a few megabytes:
-    waiting for them costs little.
+    Raises:
+      SaveError: the disk is full or cannot be written, and nothing is left behind; or what was
+        read back is not what was written, and it is set aside.
     """
-    return ocp.CheckpointManagerOptions(
-        save_interval_steps=every, max_to_keep=keep, enable_async_checkpointing=False
-    )
+    beside = folder.parent / f"{folder.name}.unfinished"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        write_beside(beside, step, policy, optimizer, facts)
+        folder.mkdir(parents=True, exist_ok=True)
+        read_step(beside / str(step), saved_parts(policy, optimizer))
+        os.replace(beside / str(step), folder / str(step))
+    except SAVING_FAILS_WITH as error:
+        if isinstance(error, DamagedStepError):
+            os.replace(beside / str(step), free_name(folder, step))
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SaveError(
+            f"Could not save step {step} to {folder}: {reason[:300]}\nIs the disk full? Make "
+            "room, or choose another disk with OUT (or --out). The steps saved before are good."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
-def checkpoint_steps(actor: pathlib.Path) -> list[int]:
-    """The saved steps, ascending: folders whose name is digits only."""
-    if not actor.is_dir():
-        return []
-    return sorted(int(p.name) for p in actor.iterdir() if p.is_dir() and p.name.isdigit())
-
-
-def prepare_saves(manager: Any, root: pathlib.Path) -> None:
-    """Lets Tunix's checkpoint manager keep its step counter, and say what a failure means.
-
-    Tunix's forced save on closing passes no metadata, and a resumed run would take its first
-    `global_step` for 0. Here one step is one update, so the counter is the step itself.
-
-    Raises, on saving:
-      OSError: the disk is full or cannot be written; names the folder.
-    """
-    save = manager.save
-
-    def explained_save(step: int, *arguments: Any, **keywords: Any) -> bool:
-        keywords.setdefault("custom_metadata", {"global_step": step, "role": "actor"})
-        try:
-            return save(step, *arguments, **keywords)
-        except (OSError, ValueError) as error:  # TensorStore reports a full disk as a ValueError
-            raise OSError(
-                f"Could not save step {step} to {root}: {error}\nIs the disk full? Make room, or "
-                "choose another disk with OUT (or --out). The steps saved before are good."
-            ) from error
-
-    manager.save = explained_save
-
-
-def save_first_submission(policy: nnx.Module, checkpoints: pathlib.Path) -> None:
-    """The adapter as SFT left it, as step 0 of what the judges look at."""
-    actor = checkpoints / "actor"
-    manager = checkpoint_manager.CheckpointManager(str(actor), saving_options(every=1, keep=1))
-    prepare_saves(manager, actor)
-    manager.save(0, policy, save_only_lora_params=True, force=True)
+def write_beside(
+    beside: pathlib.Path,
+    step: int,
+    policy: nnx.Module,
+    optimizer: nnx.Optimizer | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes a step with Tunix's checkpoint manager, and its facts."""
+    options = ocp.CheckpointManagerOptions(save_interval_steps=1, enable_async_checkpointing=False)
+    manager = checkpoint_manager.CheckpointManager(str(beside), options)
+    manager.save(
+        step, policy, optimizer, save_only_lora_params=True, force=True,
+        # Tunix's own forced save passes no metadata, and a run that it resumes would take
+        # its first `global_step` for 0.
+        custom_metadata={"global_step": step, "role": "actor"},
+    )  # fmt: skip
     manager.close()
+    parts = saved_parts(policy, optimizer)
+    digests = {name: digest(tree) for name, tree in parts.items()}
+    write_json(beside / str(step) / FACTS, {**facts, "step": step, "digests": digests})
+
+
+def free_name(folder: pathlib.Path, step: int) -> pathlib.Path:
+    """Where a damaged step is set aside."""
+    number = 0
+    while (name := folder / f"{step}.damaged{number or ''}").exists():
+        number += 1
+    return name
+
+
+def remove_step(folder: pathlib.Path, step: int) -> None:
+    """Removes a step; it loses its number first, so that it is there whole or not at all."""
+    doomed = folder / f"{step}.removed"
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder / str(step), doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def restore_newest(
+    folder: pathlib.Path,
+    policy: nnx.Module,
+    optimizer: nnx.Optimizer | None,
+    fingerprint: str,
+) -> dict[str, Any] | None:
+    """Loads the newest good step into policy and optimizer; returns its facts.
+
+    Steps that do not load are set aside, with a line that says why. None: there is no good one.
+    A step without an optimizer leaves the given one as it is.
+
+    Raises:
+      ValueError: a step is of another configuration.
+    """
+    parts = saved_parts(policy, optimizer)
+    for step in reversed(checkpoint_steps(folder)):
+        try:
+            arrays, facts = read_step(folder / str(step), parts)
+        except DamagedStepError as error:
+            aside = free_name(folder, step)
+            os.replace(folder / str(step), aside)
+            print(f"{folder.name}/{error}. It is now {folder.name}/{aside.name}.")
+            continue
+        if facts["config"] != fingerprint:
+            raise ValueError(
+                f"{folder / str(step)} was saved by a run of another configuration "
+                f"({facts['config']}, not {fingerprint}). Move it away, or choose another folder "
+                "with OUT (or --out)."
+            )
+        for module, name in ((policy, "model_params"), (optimizer, "optimizer_state")):
+            if module is not None and name in arrays:
+                place(module, parts[name], arrays[name])
+        return facts
+    return None
+
+
+def place(module: Any, like: Any, arrays: Any) -> None:
+    """Puts arrays from the host where those of the module's state are."""
+    placed = jax.tree.map(lambda x, array: jax.device_put(array, x.sharding), like, arrays)
+    nnx.update(module, placed)
+
+
+def save_again(folder: pathlib.Path, step: int, policy: nnx.Module) -> int:
+    """Loads an earlier step into the policy and saves it as the last one; returns its number.
+
+    Raises:
+      DamagedStepError: the earlier step does not load.
+      SaveError: it could not be saved.
+    """
+    parts = saved_parts(policy, None)
+    arrays, facts = read_step(folder / str(step), parts)
+    place(policy, parts["model_params"], arrays["model_params"])
+    last = checkpoint_steps(folder)[-1] + 1
+    write_step(folder, last, policy, None, {**facts, "again": step})
+    return last
 
 
 def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
@@ -173,10 +251,3 @@ def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
     path = actor / str(steps[-1]) / "model_params"
     nnx.update(policy, ocp.StandardCheckpointer().restore(path, target))
     return steps[-1]
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes the file under another name first, so that it is there whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(draft, path)

@@ -365,8 +365,10 @@ class Profile:
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
     prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
     sft_share: float = 0.3  # of the time that is left when SFT begins
-    grpo_share: float = 0.9  # of the time that is left when GRPO begins
     keep_checkpoints: int = 3
+    save_minutes: float = 10.0  # a save is due after so long, as well as after `save_every` steps
+    most_skipped: int = 5  # steps in a row that are not finite, after which the run stops
+    closing_seconds: float = 30.0  # for what comes after the last evaluation
     remat: bool = False  # recompute activations in training
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0
@@ -388,7 +390,7 @@ HELD_OUT_SOURCES = tuple(
 
 # %% [markdown]
 # The two profiles. The rates of `tiny` are over a hundred times those of `kaggle`: its weights
-# are small, and it takes 210 steps in all, not 1,900.
+# are small, and it takes 210 steps in all, not 2,000.
 
 # %%
 ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
@@ -440,7 +442,7 @@ KAGGLE = Profile(
         minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
     ),
     grpo=Grpo(
-        steps=1000,
+        steps=4000,  # more than nine hours hold: the clock ends the stage
         prompts=128,
         generations=8,
         optimizer=Optimizer(peak_rate=5e-6),
@@ -512,8 +514,9 @@ RECIPES = {
 # %% [markdown]
 # A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
 # from outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`;
-# `SWITCHED_ON` names sources to add. `RESUME=1` leaves a finished run alone; this version cannot
-# continue inside one.
+# `SWITCHED_ON` names sources to add. A run that finds itself unfinished in its folder goes on.
+# `RESUME=1` insists on that: another configuration is an error, and a finished run is left alone.
+# `RESUME=0` starts anew.
 
 
 # %%
@@ -526,7 +529,7 @@ class Run:
     seed: int
     minutes: float | None  # None: the run is limited by steps
     out: str
-    resume: bool
+    resume: bool | None  # None: if there is an unfinished run of this configuration
 
     @property
     def model(self) -> StockModel:
@@ -578,7 +581,7 @@ def read_run(environment: Mapping[str, str], platform: str) -> Run:
             f"SFT rows there: {', '.join(profile.sft_sources)}."
         )
     pick("model", profile.model, STOCK_MODELS)
-    resume = pick("RESUME", environment.get("RESUME") or "0", {"0": False, "1": True})
+    resume = pick("RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True})
     return Run(
         profile=recipe.applied(profile),
         recipe=name,

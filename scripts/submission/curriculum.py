@@ -17,6 +17,7 @@ import collections
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 # %% tags=["modules-only"]
 from submission.config import Curriculum
@@ -53,13 +54,17 @@ class CellState:
     success: float = 0.5  # unknown: worth trying
     taken: int = 0
 
+    order: list[int] = dataclasses.field(default_factory=list)  # of the present epoch
+    epoch: int = -1
+
     def next_row(self, seed: str) -> Example:
         """Epoch after epoch, each in its own order."""
         epoch, place = divmod(self.taken, len(self.rows))
         self.taken += 1
-        order = list(range(len(self.rows)))
-        random.Random(f"{seed}/{epoch}").shuffle(order)
-        return self.rows[order[place]]
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, list(range(len(self.rows)))
+            random.Random(f"{seed}/{epoch}").shuffle(self.order)
+        return self.rows[self.order[place]]
 
 
 class PromptSampler:
@@ -86,6 +91,18 @@ class PromptSampler:
         self.cell_of_question = {
             example.question: cell for cell, state in self.cells.items() for example in state.rows
         }
+
+    def state(self) -> dict[str, Any]:
+        """What a save has to keep: draws, and by cell how many were taken and how they fared."""
+        cells = [[*cell, x.taken, x.success] for cell, x in self.cells.items()]
+        return {"draws": self.draws, "cells": cells}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a save."""
+        self.draws = state["draws"]
+        for *cell, taken, success in state["cells"]:
+            found = self.cells[tuple(cell)]
+            found.taken, found.success = taken, success
 
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""

@@ -134,6 +134,9 @@ def decoding_graph(policy: nnx.Module) -> Any:
 
 
 # %%
+LOOK_EVERY = 8  # steps between two looks, inside a segment, at whether all are done
+
+
 class Sampling(NamedTuple):
     """How a token is drawn; with `top_p=None` it is the best one, as in Tunix's sampler."""
 
@@ -264,7 +267,11 @@ class Decoder:
 
         def more(carry: tuple) -> jax.Array:
             step, segment = carry
-            return (step < steps) & (index + step < limit) & ~jnp.all(segment.done)
+            # To know that all are done, the chips have to wait for each other.
+            going = jax.lax.cond(
+                step % LOOK_EVERY == 0, lambda: ~jnp.all(segment.done), lambda: jnp.bool_(True)
+            )
+            return (step < steps) & (index + step < limit) & going
 
         def advance(carry: tuple) -> tuple:
             step, segment = carry
@@ -295,12 +302,16 @@ class Decoder:
         chosen = jax.vmap(lambda part, rows: part[rows])(parts, rows_DR)
         return self._sharded(chosen.reshape(D * R, *x.shape[1:]))
 
-    def _longer(self, past: jax.Array, new: jax.Array, rows_DR: jax.Array, *,
-                window: int | None) -> jax.Array:  # fmt: skip
+    def _longer(self, past: dict[str, jax.Array], new: dict[str, jax.Array], rows_DR: jax.Array,
+                *, window: int | None) -> dict[str, jax.Array]:  # fmt: skip
         """The past of one layer with the segment behind it, no longer than the layer sees."""
-        pieces = [self._kept(past, rows_DR), self._kept(new, rows_DR)]
-        joined_BKLH = jnp.concatenate(pieces, axis=2)
-        return joined_BKLH[:, :, -(window or joined_BKLH.shape[2]) :]
+
+        def joined(name: str) -> jax.Array:
+            pieces = [self._kept(x, rows_DR) for x in (past[f"past_{name}"], new[name])]
+            joined_BKLH = jnp.concatenate(pieces, axis=2)
+            return joined_BKLH[:, :, -(window or joined_BKLH.shape[2]) :]
+
+        return {f"past_{name}": joined(name) for name in ("key", "value")}
 
     def _others(self, sequences: Sequences, segment: Segment, rows_DR: jax.Array) -> tuple:
         steps = segment.tokens.shape[1]
@@ -314,15 +325,8 @@ class Decoder:
         Layer by layer, and what has been joined is let go of at once: past and result together
         would not fit for Gemma 2 2B. Both arguments are used up.
         """
-        past: list[dict[str, jax.Array]] = []
-        for window in self.windows:
-            before, new = sequences.past.pop(0), segment.new.pop(0)
-            past.append(
-                {
-                    f"past_{name}": self.longer(
-                        before.pop(f"past_{name}"), new.pop(name), rows_DR, window=window
-                    )
-                    for name in ("key", "value")
-                }
-            )
+        past = [
+            self.longer(sequences.past.pop(0), segment.new.pop(0), rows_DR, window=window)
+            for window in self.windows
+        ]
         return Sequences(past, *self.others(sequences._replace(past=[]), segment, rows_DR))

@@ -17,6 +17,7 @@ import concurrent.futures
 import dataclasses
 import math
 import os
+import pathlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,10 +27,12 @@ import jax
 import numpy as np
 
 # %% tags=["modules-only"]
+from submission.budget import Deadline, until
 from submission.checkers import LONGEST_ANSWER, check
 from submission.open_answers import open_score
 from submission.prompts import CUT_MARK, TAGS, TURN_END, Completion, Example, parse, render_prompt
 from submission.rollout import ended, mark_cut
+from submission.run_folder import read_json, write_json
 
 
 # %%
@@ -96,20 +99,36 @@ def judge(example: Example, completion: Completion, tokens: int, stopped: bool) 
     return Answered(example, completion, tokens, stopped, False, False, failed=True)
 
 
+def judge_all(
+    examples: Sequence[Example],
+    completions: Sequence[Completion],
+    tokens: Sequence[int],
+    stopped: Sequence[bool],
+) -> list[Answered]:
+    """Scores completions, several at a time: those with code wait for child processes."""
+    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return list(pool.map(judge, examples, completions, tokens, stopped))
+
+
 def answer_greedily(
     sampler: Any,
     examples: Sequence[Example],
     batch_size: int,
     max_prompt_length: int,
     max_generation_steps: int,
+    deadline: Deadline | None = None,
 ) -> list[Answered]:
-    """Completions of all examples, by greedy decoding without `eos_tokens`."""
+    """Completions of all examples, by greedy decoding without `eos_tokens`.
+
+    With a deadline, of as many of the first ones as its time allows, a batch at least.
+    """
     answered: list[Answered] = []
-    for start in range(0, len(examples), batch_size):
+    # The last batch is filled up: another size would be compiled anew. All sizes are multiples
+    # of the number of devices, which share the batch.
+    size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
+    starts = range(0, len(examples), batch_size)
+    for start in starts if deadline is None else until(deadline, starts):
         batch = list(examples[start : start + batch_size])
-        # The last batch is filled up: another size would be compiled anew. All sizes are
-        # multiples of the number of devices, which share the batch.
-        size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
         prompts = [render_prompt(e.question) for e in batch]
         prompts += [prompts[-1]] * (size - len(batch))
         output = sampler(
@@ -127,10 +146,42 @@ def answer_greedily(
         ]
         sizes = [len(tokens) for tokens in output.tokens]
         stopped = [ended(tokens, max_generation_steps) for tokens in output.tokens]
-        with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-            count = len(batch)
-            answered += pool.map(judge, batch, completions[:count], sizes, stopped)
+        answered += judge_all(batch, completions[: len(batch)], sizes, stopped)
+    if len(answered) < len(examples):
+        print(f"Time for {len(answered)} of {len(examples)} held-out rows only.")
     return answered
+
+
+def write_answers(path: pathlib.Path, answered: Sequence[Answered], seconds: float) -> None:
+    """Keeps what the model said, for a run that goes on, and for whoever wants to read it."""
+    kept = [
+        {
+            "question": a.example.question,
+            "completion": a.completion.text,
+            "tokens": a.tokens,
+            "stopped": a.stopped,
+        }
+        for a in answered
+    ]
+    write_json(path, {"seconds": seconds, "answers": kept})
+
+
+def read_answers(
+    path: pathlib.Path, examples: Sequence[Example]
+) -> tuple[list[Answered], float] | None:
+    """What was kept, judged anew, and the seconds it took; None if there is nothing that fits."""
+    found = read_json(path, {"answers": []})
+    kept = found["answers"]
+    examples = examples[: len(kept)]
+    if not kept or [row["question"] for row in kept] != [e.question for e in examples]:
+        return None
+    answered = judge_all(
+        examples,
+        [parse(row["completion"]) for row in kept],
+        [row["tokens"] for row in kept],
+        [row["stopped"] for row in kept],
+    )
+    return answered, found["seconds"]
 
 
 # %%
@@ -146,6 +197,18 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
     return max(0.0, low), min(1.0, high)
+
+
+def worse_beyond_noise(before: Sequence[Answered], after: Sequence[Answered]) -> bool:
+    """Has the accuracy on the same rows fallen by more than chance makes likely?
+
+    McNemar's test: of the rows that only one of the two has right, how many are the first one's?
+    Beyond 1.96 standard deviations of a fair coin it is no chance (one in forty, on this side).
+    """
+    pairs = list(zip(before, after, strict=False))  # where time was short, of the rows of both
+    lost = sum(a.right and not b.right for a, b in pairs)
+    won = sum(b.right and not a.right for a, b in pairs)
+    return lost - won > 1.96 * math.sqrt(lost + won)
 
 
 def summarise(answered: Sequence[Answered]) -> dict[str, Any]:

@@ -17,7 +17,7 @@
 
 # %%
 import dataclasses
-import pathlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,45 +29,29 @@ from tunix.rl import rl_cluster
 from tunix.sft import sharding_utils as input_sharding
 
 # %% tags=["modules-only"]
-from submission.budget import Deadline, until
-from submission.checkpoints import prepare_saves, saving_options
+from submission.budget import Deadline
 from submission.config import Profile, Run
 from submission.curriculum import PromptSampler
 from submission.data import Mixture, prompt_columns
 from submission.losses import ChunkedGRPOConfig, completion_log_probs
 from submission.memory import plan_memory
-from submission.metrics import SilentBar, StepLog, total_seconds
 from submission.model import DATA_AXES, frozen_copy
 from submission.prompts import Example
 from submission.rewards import EXTRA_SETUPS, Context, Scorer
 from submission.rollout import EngineConfig, PolicyRollout
+from submission.stages import Session, Stage, finished_stage
 from submission.texts import PLAIN, Vocabulary
 from submission.trimming import TrimmedLearner, in_trimmed_parts
-from submission.updates import make_optimizer, use_adapter_only_step
+from submission.updates import make_optimizer
 
 # %%
-GRPO_EVENTS = {
-    "actor/train/loss": ("loss", 0),
-    "actor/train/grad_norm": ("grad_norm", 0),
-    "actor/train/learning_rate": ("learning_rate", 0),
-    "actor/train/kl": ("kl", 0),
-    "actor/train/entropy": ("entropy", 0),
-    # Rollout metrics are counted from 0.
-    "rewards/train/score/mean": ("reward", 1),
-    "completions/train/mean_length": ("tokens", 1),
-    "policy/train/in_format": ("in_format", 1),
-    "policy/train/right": ("right", 1),
-    "policy/train/length": ("length", 1),
-    "policy/train/open": ("open", 1),
-    "policy/train/flat_groups": ("flat_groups", 1),
-    "policy/train/failed": ("failed", 1),
-}
+SPARE_STEPS = 10.0  # no step is begun unless so many fit: one that is as slow still ends in time
 
 
 def metric_function(
-    scorer: Scorer, sampler: PromptSampler
-) -> Callable[..., dict[str, tuple[Any, Any]]]:
-    """A metric function with the signature that Tunix's learner calls."""
+    scorer: Scorer, sampler: PromptSampler, record: Callable[..., None]
+) -> Callable[..., dict[str, Any]]:
+    """A metric function with the signature that Tunix's learner calls; `record` gets the means."""
 
     def group_metrics(
         prompts: Sequence[str],
@@ -75,8 +59,8 @@ def metric_function(
         rewards: np.ndarray,
         advantages: np.ndarray,
         **columns: Any,
-    ) -> dict[str, tuple[Any, Any]]:
-        """Means of the reward's parts, and the share of groups that teach nothing.
+    ) -> dict[str, Any]:
+        """Means of the reward and its parts, and the share of groups that teach nothing.
 
         A group is flat when all its completions earn the same: every advantage is zero. The
         curriculum hears here how its prompts fared.
@@ -89,7 +73,11 @@ def metric_function(
         for prompt, reward in zip(prompts, rewards, strict=True):
             groups.setdefault(prompt, []).append(float(reward))
         flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
-        means = {"in_format": np.mean(parts["in_format"]), "flat_groups": np.mean(flat)}
+        means = {
+            "reward": np.mean(rewards),
+            "in_format": np.mean(parts["in_format"]),
+            "flat_groups": np.mean(flat),
+        }
         if is_open.any():
             means["open"] = np.mean(success[is_open])
         if not is_open.all():
@@ -97,8 +85,8 @@ def metric_function(
                 means[name] = np.mean(np.array(parts[name])[~is_open])
         for name in scorer.weights.extras:
             means[name] = np.mean(parts[name])
-        means["failed"] = float(scorer.tally.failed.total())
-        return {f"policy/{name}": (value, np.mean) for name, value in means.items()}
+        record(**means, failed=float(scorer.tally.failed.total()))
+        return {}  # nothing for Tunix's own log
 
     return group_metrics
 
@@ -182,19 +170,9 @@ class ChunkedCluster(rl_cluster.RLCluster):
             )
 
 
-def build_cluster(
-    policy: nnx.Module,
-    tokenizer: Any,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: pathlib.Path,
-    log: StepLog,
-) -> rl_cluster.RLCluster:
+def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> rl_cluster.RLCluster:
     """Policy, reference and rollout engine on one mesh, sharing one base."""
     settings, plan = run.profile.grpo, plan_memory(run, mesh.devices.size)
-    updates = settings.steps * settings.iterations
-    extras = {f"policy/train/{name}": (name, 1) for name in run.profile.rewards.extras}
-    events = GRPO_EVENTS | extras
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = ChunkedCluster(
         actor=policy,
@@ -205,74 +183,86 @@ def build_cluster(
             rollout_engine=PolicyRollout,
             rollout_config=rollout_config(run),
             training_config=rl_cluster.RLTrainingConfig(
-                actor_optimizer=make_optimizer(settings.optimizer, updates),
+                actor_optimizer=make_optimizer(settings.optimizer),
                 eval_every_n_steps=settings.steps,
-                max_steps=updates,
+                max_steps=settings.steps * settings.iterations,
                 mini_batch_size=settings.prompts,
-                # Only where it is needed: it hides the learning rate from Tunix's metrics.
+                # Only where it is needed: it keeps a sum of the gradients.
                 train_micro_batch_size=(
                     None if plan.micro_prompts == settings.prompts else plan.micro_prompts
                 ),
                 rollout_micro_batch_size=plan.rollout_prompts,
                 compute_logps_micro_batch_size=plan.micro_prompts,
-                checkpoint_root_directory=str(checkpoints),
-                checkpointing_options=saving_options(
-                    settings.save_every, run.profile.keep_checkpoints
-                ),
-                metrics_logging_options=log.logging_options(events),
                 data_sharding_axis=(DATA_AXES,),
             ),
         ),
     )
     # Tunix keeps a copy of the whole policy in the host's memory, which nothing here asks for.
     cluster._anchor_policy_state = None
-    prepare_saves(cluster.actor_trainer.checkpoint_manager, checkpoints / "actor")
     return cluster
 
 
 def train_grpo(
-    policy: nnx.Module,
-    tokenizer: Any,
-    rows: Mixture,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: pathlib.Path,
-    metrics: pathlib.Path,
-    deadline: Deadline,
+    policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
 ) -> dict[str, Any]:
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
-    settings = run.profile.grpo
-    log = StepLog(metrics, "grpo", settings.steps, ("reward", "in_format", "right", "flat_groups"))
-    cluster = build_cluster(policy, tokenizer, run, mesh, checkpoints, log)
+    run, settings = session.run, session.run.profile.grpo
+    if (report := finished_stage(session.folder, "grpo")) is not None:
+        return report
+    cluster = build_cluster(policy, tokenizer, run, session.mesh)
     scorer = Scorer(run.profile.rewards, Context(vocabulary=fit_vocabulary(rows.examples)))
     for name in run.profile.rewards.extras:
         if name in EXTRA_SETUPS:
             EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
     sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)
+    generated = 0
+
+    def state() -> dict[str, Any]:
+        return {
+            "calls": cluster.rollout.calls,
+            "sampler": sampler.state(),
+            "tally": scorer.tally.state(),
+            "tokens": generated,
+        }
+
+    stage = Stage(
+        session, "grpo", settings, deadline,
+        subfolder="actor", shown=("reward", "in_format", "right", "flat_groups"),
+        keep=run.profile.keep_checkpoints, always=(0,), updates_per_step=settings.iterations,
+        slack=SPARE_STEPS, state=state,
+    )  # fmt: skip
+    stage.attach(cluster.actor_trainer, run.profile.remat)
+    if stage.restored:
+        cluster.rollout.calls = stage.restored["calls"]
+        sampler.restore(stage.restored["sampler"])
+        scorer.tally.restore(stage.restored["tally"])
+        generated = stage.restored["tokens"]
+
+    def record(**numbers: Any) -> None:
+        nonlocal generated
+        generated += int(numbers.get("step_tokens", 0))
+        stage.record(**numbers)
+
     learner = TrimmedLearner(
         rl_cluster=cluster,
         algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
-        metric_fns=[metric_function(scorer, sampler)],
+        metric_fns=[metric_function(scorer, sampler, record)],
     )
-    learner.completion_step = run.profile.generation.completion_step
-    trainer = cluster.actor_trainer
-    trainer.with_rl_metrics_to_log({"kl": np.mean, "pg_clipfrac": np.mean, "entropy": np.mean})
-    use_adapter_only_step(trainer, run.profile.remat)
-    trainer._pbar = SilentBar()
+    learner.completion_step, learner.record = run.profile.generation.completion_step, record
+    # Where the trainer is; the learner would skip as many batches, and ours begin there.
+    learner._iter_steps = learner._last_iter_step
+    cluster.global_steps = stage.start
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
-        for step in range(settings.steps):
-            scorer.context.progress = step / max(1, settings.steps - 1)
-            yield prompt_columns(sampler.draw(settings.prompts, scorer.context.progress))
+        for _ in stage.steps():
+            scorer.context.progress = stage.pace.progress
+            yield prompt_columns(sampler.draw(settings.prompts, stage.pace.progress))
 
-    learner.train(log.timed(until(deadline, batches())), skip_jit=True)
-    log.close()
-    completions = settings.prompts * settings.generations
-    return {
-        "name": "grpo",
-        "steps": trainer.train_steps // settings.iterations,
-        "seconds": total_seconds(log.history),
-        "tokens": round(sum(line.get("tokens", 0.0) * completions for line in log.history)),
-        "history": log.history,
-    }
+    with session.stop.heard():
+        stream = batches()
+        if (first := next(stream, None)) is not None:
+            learner.train(itertools.chain([first], stream), skip_jit=True)
+        else:
+            cluster.close()
+    return stage.report(tokens=generated)

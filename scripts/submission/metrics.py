@@ -1,30 +1,55 @@
 # %% [markdown]
 # ### One line per step
 #
-# Tunix reports every number it knows to a logging backend, some of them one step late.
-# `StepLog` gathers them by step, writes one line per step to `metrics.jsonl`, and prints a
-# progress line now and then. A step whose loss or gradient is not finite stops the run: a
-# dead run that looks alive is the worst of all.
+# `StepLog` gathers the numbers of a step, writes them as one line of `metrics.jsonl`, and prints a
+# line of progress now and then. The numbers of an update are fetched from the device a step later,
+# so that nobody waits for them. A step whose loss or gradient is not finite changed nothing; it is
+# counted, and a few in a row stop the run: a dead run that looks alive is the worst of all.
 
 # %%
 import collections
 import json
 import math
+import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from tunix.sft import metrics_logger
-
-Batch = TypeVar("Batch")
 
 
 # %%
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a log. One that was cut off by a kill is left out."""
+    found = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(line, dict) and {"stage", "step", "seconds"} <= set(line):
+                found.append(line)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """A time span for the reader.
+
+    >>> duration(42), duration(754), duration(7290)
+    ('42 s', '12:34 min', '2:01 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+
+
 class StepLog:
-    """The metrics of one stage, gathered by step."""
+    """The metrics of one stage, by step (counted from 1)."""
 
     MUST_BE_FINITE = ("loss", "grad_norm")
 
@@ -32,92 +57,112 @@ class StepLog:
         self,
         path: pathlib.Path,
         stage: str,
+        shown: Sequence[str],
+        *,
         steps: int,
-        shown: tuple[str, ...],
+        start: int = 0,
+        most_skipped: int = 5,
         lines: int = 15,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path, self.stage, self.steps, self.shown = path, stage, steps, shown
-        self._every = max(1, steps // lines)
+        """A log that goes on after step `start`; what the file has beyond it is dropped."""
+        self.path, self.stage, self.shown = path, stage, shown
+        self.most_skipped, self._every = most_skipped, max(1, steps // lines)
         self._clock, self._start = clock, clock()
-        self._open: dict[int, dict[str, float]] = collections.defaultdict(dict)
+        self._values: dict[int, dict[str, list[Any]]] = {}
         self._began: dict[int, float] = {}
-        self.history: list[dict[str, Any]] = []
+        self._planned: dict[int, int] = {}
+        self._ended: dict[int, float] = {}
+        before = read_lines(path)
+        self.history = [x for x in before if x["stage"] == stage and x["step"] <= start]
+        others = [x for x in before if x["stage"] != stage]
+        draft = path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(x) + "\n" for x in [*others, *self.history]))
+        os.replace(draft, path)
         self.file = path.open("a", encoding="utf-8")
 
-    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Passes batches on and takes the time between them: one batch is one step."""
-        step = 0
-        for batch in batches:
-            step += 1
-            self._began[step] = self._clock()
-            yield batch
-        self._began[step + 1] = self._clock()
+    @property
+    def skipped(self) -> int:
+        """How many steps were left out because they were not finite."""
+        return sum("skipped" in line for line in self.history)
 
-    def record(self, step: int, name: str, value: Any) -> None:
-        """Takes one number of a step (counted from 1).
+    def begin(self, step: int, planned: int) -> None:
+        """A step begins; so many are planned now."""
+        self._began[step], self._planned[step] = self._clock(), planned
+        self._values[step] = collections.defaultdict(list)
 
-        Raises:
-          FloatingPointError: a loss or gradient is not finite.
+    def add(self, step: int, **numbers: Any) -> None:
+        """Takes numbers of a step that has begun. Of several by one name the line has the mean.
+
+        They may still be under way on a device.
         """
-        number = float(np.mean(np.asarray(value, dtype=np.float64)))
-        if name in self.MUST_BE_FINITE and not math.isfinite(number):
-            raise FloatingPointError(
-                f"{self.stage}, step {step}: {name} is {number}. The last checkpoint is good; "
-                "lower the learning rate of this stage in the configuration."
-            )
-        self._open[step][name] = number
-        for earlier in sorted(s for s in self._open if s < step - 1):
+        for name, number in numbers.items():
+            self._values[step][name].append(number)
+
+    def end(self, step: int) -> None:
+        """A step is over. It is written when the next one is, or with `flush`."""
+        self._ended[step] = self._clock()
+        for earlier in sorted(s for s in self._ended if s < step):
             self._write(earlier)
 
+    def flush(self) -> None:
+        """Writes every step that is over.
+
+        Raises:
+          FloatingPointError: too many steps in a row were not finite.
+        """
+        for step in sorted(self._ended):
+            self._write(step)
+
+    def close(self) -> None:
+        """Writes what is over; a step under way is dropped."""
+        self.flush()
+        self.file.close()
+
     def _write(self, step: int) -> None:
-        values = self._open.pop(step)
+        found = jax.device_get(dict(self._values.pop(step)))
+        values = {name: float(np.mean(np.asarray(x, np.float64))) for name, x in found.items()}
         end = self._began.get(step + 1, self._clock())
-        seconds = round(end - self._began.get(step, self._start), 3)
-        line = {"stage": self.stage, "step": step, "seconds": seconds, **values}
+        del self._ended[step]
+        line: dict[str, Any] = {
+            "stage": self.stage,
+            "step": step,
+            "seconds": round(end - self._began.pop(step), 3),
+            **{name: value for name, value in values.items() if math.isfinite(value)},
+        }
+        bad = [name for name in self.MUST_BE_FINITE if not math.isfinite(values.get(name, 0.0))]
+        if bad:
+            line["skipped"] = 1
         self.history.append(line)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        if step % self._every == 0 or step in (1, self.steps):
-            numbers = "  ".join(
-                f"{name} {values[name]:.3g}" for name in self.shown if name in values
+        self._show(line, self._planned.pop(step))
+        if bad:
+            print(f"{self.stage} {step}: {' and '.join(bad)} not finite; the step was left out")
+        last = self.history[-self.most_skipped :]
+        if len(last) == self.most_skipped and all("skipped" in x for x in last):
+            raise FloatingPointError(
+                f"{self.stage}: {self.most_skipped} steps in a row up to {step} were not finite "
+                f"({', '.join(bad)}). None of them changed anything: the checkpoints are good. "
+                "Lower the learning rate of this stage in the configuration."
             )
-            elapsed = self._clock() - self._start
-            print(f"{self.stage} {step:>4}/{self.steps}  {numbers}  ({elapsed:.0f} s)", flush=True)
 
-    def close(self) -> None:
-        """Writes what is still open."""
-        for step in sorted(self._open):
-            self._write(step)
-        self.file.close()
-        if len(self.history) < self.steps:
-            done = f"{len(self.history)} of {self.steps} steps"
-            print(f"{self.stage} stopped after {done}: its time is up")
-
-    def logging_options(self, events: dict[str, tuple[str, int]]) -> Any:
-        """Tunix's logging options with this log as the only backend.
-
-        Args:
-          events: the events to keep, as (our name, what to add to Tunix's step).
-        """
-
-        class Backend:
-            """Receives every scalar that JAX and Tunix report; keeps those in `events`.
-
-            It stays registered with JAX when its stage is over; from then on it is deaf.
-            """
-
-            def log_scalar(self, event: str, value: Any, **keywords: Any) -> None:
-                if event in events and "step" in keywords and not log.file.closed:
-                    name, offset = events[event]
-                    log.record(keywords["step"] + offset, name, value)
-
-            def close(self) -> None:
-                pass
-
-        log = self
-        return metrics_logger.MetricsLoggerOptions(
-            log_dir=str(self.path.parent), backend_kwargs={"custom_backend": [lambda: Backend()]}
+    def _show(self, line: dict[str, Any], planned: int) -> None:
+        step = line["step"]
+        if step % self._every and step not in (1, planned):
+            return
+        numbers = [f"{name} {line[name]:.3g}" for name in self.shown if name in line]
+        recent = self.history[1:][-20:] or self.history  # the first one compiles
+        seconds = [x["seconds"] for x in recent]
+        if "step_tokens" in line:
+            tokens = sum(x.get("step_tokens", 0.0) for x in recent)
+            numbers.append(f"{tokens / max(1e-9, sum(seconds)):,.0f} tokens/s")
+        to_go = float(np.median(seconds)) * (planned - step)
+        until = time.strftime("%H:%M", time.localtime(time.time() + to_go))
+        print(
+            f"{self.stage} {step:>4}/{planned}  {'  '.join(numbers)}  "
+            f"({duration(self._clock() - self._start)}, {duration(to_go)} to go, until {until})",
+            flush=True,
         )
 
 
@@ -134,7 +179,7 @@ class SilentBar:
         """Nothing to close."""
 
 
-def total_seconds(history: list[dict[str, Any]]) -> float:
+def total_seconds(history: Sequence[dict[str, Any]]) -> float:
     """Seconds of all steps of a stage."""
     return round(sum(line["seconds"] for line in history), 1)
 

@@ -121,6 +121,15 @@ class Tally:
     grace: int = 20  # failures borne before the share counts
     lock: Any = dataclasses.field(default_factory=threading.Lock)
 
+    def state(self) -> dict[str, dict[str, int]]:
+        """What a save has to keep."""
+        return {"tried": dict(self.tried), "failed": dict(self.failed)}
+
+    def restore(self, state: Mapping[str, Mapping[str, int]]) -> None:
+        """Goes on from a save."""
+        self.tried = collections.Counter(state["tried"])
+        self.failed = collections.Counter(state["failed"])
+
     def attempt(self, part: str, function: Callable[[], Any], otherwise: Any) -> Any:
         """`function()`; or `otherwise`, counted, if it raises.
 

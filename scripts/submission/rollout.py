@@ -199,12 +199,12 @@ class PolicyRollout(base_rollout.BaseRollout):
                 state, sequences, key, jnp.int32(index), jnp.int32(limit),
                 steps=settings.segment, sampling=sampling,
             )  # fmt: skip
-            here = slice(index, index + settings.segment)
-            written = np.asarray(segment.tokens)[:, : limit - index]
+            tokens_BS, done_B, was_done_B, row_B = jax.device_get(
+                (segment.tokens, segment.done, sequences.done, sequences.row)
+            )
             # A finished row that was kept to fill up a shard has padding only: nothing is lost.
-            fresh = ~np.asarray(sequences.done)
-            written_BT[np.asarray(sequences.row)[fresh], here] = written[fresh]
-            done_B = np.asarray(segment.done)
+            here = slice(index, index + settings.segment)
+            written_BT[row_B[~was_done_B], here] = tokens_BS[~was_done_B, : limit - index]
         ends_BT = np.isin(written_BT[: len(rows) * generations], decoder.eos_ids)
         lengths = np.where(ends_BT.any(axis=1), ends_BT.argmax(axis=1) + 1, limit)
         return [row[:n] for row, n in zip(written_BT, lengths, strict=False)]

@@ -7,22 +7,18 @@
 
 # %%
 import itertools
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from flax import nnx
-from jax.sharding import Mesh
 from tunix.models.gemma import model as gemma2_lib
 from tunix.sft import peft_trainer
 
 # %% tags=["modules-only"]
-from submission.budget import Deadline, until
-from submission.checkpoints import prepare_saves, saving_options
-from submission.config import Run
+from submission.budget import Deadline
+from submission.checkpoints import restore_newest, write_step
 from submission.data import Mixture, Tokens, mixed_forever, tokenize
 from submission.losses import chunked_sft_loss
-from submission.metrics import SilentBar, StepLog, total_seconds
 from submission.model import DATA_AXES
 from submission.packing import (
     PackedRows,
@@ -31,16 +27,10 @@ from submission.packing import (
     row_length,
     rows_per_update,
 )
-from submission.updates import make_optimizer, use_adapter_only_step
+from submission.stages import Session, Stage, finished_stage
+from submission.updates import make_optimizer
 
 # %%
-SFT_EVENTS = {
-    "sft/train/loss": ("loss", 0),
-    "sft/train/grad_norm": ("grad_norm", 0),
-    "sft/train/learning_rate": ("learning_rate", 0),
-}
-
-
 SIZED = 2000  # examples from which the length of a row is chosen
 
 
@@ -63,17 +53,14 @@ def require_window(policy: nnx.Module, length: int) -> None:
 
 
 def train_sft(
-    policy: nnx.Module,
-    tokenizer: Any,
-    rows: Mixture,
-    run: Run,
-    mesh: Mesh,
-    checkpoints: pathlib.Path,
-    metrics: pathlib.Path,
-    deadline: Deadline,
+    policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
 ) -> dict[str, Any]:
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
-    settings = run.profile.sft
+    run, folder = session.run, session.folder
+    settings, pad_id = run.profile.sft, tokenizer.pad_id()
+    if (report := finished_stage(folder, "sft")) is not None:
+        restore_warm_start(policy, session)
+        return report
 
     def examples() -> Iterator[Tokens]:
         return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
@@ -81,45 +68,64 @@ def train_sft(
     first = itertools.islice(examples(), SIZED if settings.shortest < settings.length else 0)
     sizes = [len(example.prompt) + len(example.target) for example in first]
     length = row_length(sizes, settings.shortest, settings.length)
-    row_count = rows_per_update(settings.rows, settings.shortest, length, mesh.devices.size)
+    row_count = rows_per_update(settings.rows, settings.shortest, length, session.mesh.devices.size)
     require_window(policy, length)
-    log = StepLog(metrics, "sft", settings.steps, ("loss", "grad_norm"))
     trainer = peft_trainer.PeftTrainer(
         policy,
-        make_optimizer(settings.optimizer, settings.steps),
+        make_optimizer(settings.optimizer),
         peft_trainer.TrainingConfig(
             eval_every_n_steps=settings.steps,
             max_steps=settings.steps,
-            checkpoint_root_directory=str(checkpoints / "sft"),
-            checkpointing_options=saving_options(settings.save_every, keep=1),
-            metrics_logging_options=log.logging_options(SFT_EVENTS),
-            metrics_prefix="sft",
             data_sharding_axis=(DATA_AXES,),
         ),
     )
     trainer.with_gen_model_input_fn(packed_model_input)
     trainer.with_loss_fn(chunked_sft_loss(run.profile.vocabulary_chunk))
-    prepare_saves(trainer.checkpoint_manager, checkpoints / "sft")
-    use_adapter_only_step(trainer, run.profile.remat)
-    trainer._pbar = SilentBar()
     trained_tokens = 0
+    stage = Stage(
+        session, "sft", settings, deadline,
+        subfolder="sft", shown=("loss", "grad_norm"), keep=1,
+        state=lambda: {"tokens": trained_tokens},
+    )  # fmt: skip
+    stage.attach(trainer, run.profile.remat)
+    trained_tokens = stage.restored.get("tokens", 0)
 
-    def batches() -> Iterator[PackedRows]:
+    def batches() -> Iterator[PackedRows | None]:
         nonlocal trained_tokens
-        stream = packed_batches(examples(), row_count, length, tokenizer.pad_id())
-        for batch in itertools.islice(stream, settings.steps):
-            trained_tokens += int((batch.segments > 0).sum())
+        yield from itertools.repeat(None, stage.start)  # Tunix skips what has been trained
+        stream = packed_batches(examples(), row_count, length, pad_id)
+        stream = itertools.islice(stream, stage.start, None)
+        for _ in stage.steps():
+            batch = next(stream)
+            tokens = int((batch.segments > 0).sum())
+            trained_tokens += tokens
+            stage.record(step_tokens=tokens)
             yield batch
 
-    with mesh:
-        trainer.train(log.timed(until(deadline, batches())), skip_jit=True)
-    log.close()
-    slots = trainer.train_steps * row_count * length
+    with session.mesh, session.stop.heard():
+        trainer.train(batches(), skip_jit=True)
+    slots = max(1, trainer.train_steps * row_count * length)
     print(f"sft: {trained_tokens / slots:.1%} of {slots:,} slots used, in rows of {length}")
-    return {
-        "name": "sft",
-        "steps": trainer.train_steps,
-        "seconds": total_seconds(log.history),
-        "tokens": trained_tokens,
-        "history": log.history,
-    }
+    return stage.report(tokens=trained_tokens)
+
+
+def save_first_submission(policy: nnx.Module, session: Session) -> None:
+    """The adapter as SFT left it, as step 0 of what the judges look at, unless it is there."""
+    actor, fingerprint = session.folder.checkpoints / "actor", session.folder.fingerprint
+    if not (actor / "0").is_dir():
+        facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
+        write_step(actor, 0, policy, None, facts)
+
+
+def restore_warm_start(policy: nnx.Module, session: Session) -> None:
+    """Loads what a finished SFT has left.
+
+    Raises:
+      RuntimeError: none of its saves loads.
+    """
+    folder = session.folder
+    if restore_newest(folder.checkpoints / "sft", policy, None, folder.fingerprint) is None:
+        raise RuntimeError(
+            f"SFT is over, but no save of it in {folder.checkpoints} loads. Start anew: move the "
+            "folder away, or choose another one with OUT (or --out)."
+        )

@@ -162,10 +162,16 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: losses
 
 # %%
+# inline: metrics
+
+# %%
+# inline: run_folder
+
+# %%
 # inline: checkpoints
 
 # %%
-# inline: metrics
+# inline: stages
 
 # %%
 # inline: decoding
@@ -196,6 +202,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 
 # %%
 deadline = Deadline(NOTEBOOK_START + 60 * (run.minutes or 60 * profile.hours))
+deadline = deadline.before(profile.closing_seconds)
 require_parts(profile.rewards)
 folder = open_run_folder(run)
 CKPT_DIR = str(folder.checkpoints)
@@ -229,6 +236,7 @@ model_config = lora_policy.config
 trained, whole = adapter_size(lora_policy)
 print(f"{trained:,} of {whole:,} parameters are trained ({trained / whole:.1%})")
 require_space(folder, 4 * 4 * trained * (profile.keep_checkpoints + 2))
+session = Session(run, mesh, folder, deadline)
 
 # %%
 evaluation_sampler = make_sampler(lora_policy, tokenizer, run.cache_length)
@@ -236,16 +244,28 @@ answers, stages = {}, []
 
 
 def evaluate_now(name: str) -> None:
-    """Evaluates the policy as it is now, under a name in the results."""
-    evaluation_sampler.transformer_state = nnx.variables(lora_policy)
-    with mesh:
-        answers[name] = answer_greedily(
-            evaluation_sampler,
-            held_out,
-            profile.evaluation.batch_size,
-            MAX_PROMPT_LENGTH,
-            MAX_GENERATION_STEPS,
-        )
+    """Evaluates the policy as it is now, under a name in the results.
+
+    In a run that goes on, what has been evaluated before is not evaluated again.
+    """
+    kept = folder.answers / f"{name}.json"
+    if (before := read_answers(kept, held_out)) is not None:
+        answers[name], session.evaluation_seconds = before
+    else:
+        start = time.monotonic()
+        evaluation_sampler.transformer_state = nnx.variables(lora_policy)
+        with mesh, session.stop.heard():
+            answers[name] = answer_greedily(
+                evaluation_sampler,
+                held_out,
+                profile.evaluation.batch_size,
+                MAX_PROMPT_LENGTH,
+                MAX_GENERATION_STEPS,
+                deadline,
+            )
+        session.stop.check()
+        session.evaluation_seconds = time.monotonic() - start
+        write_answers(kept, answers[name], session.evaluation_seconds)
     numbers = summarise(answers[name])
     print(
         f"{name}: format {numbers['format']:.3f}, accuracy {numbers['accuracy']:.3f}, "
@@ -260,19 +280,9 @@ evaluate_now("stock")
 # ### Stage 1 runs
 
 # %%
-stages.append(
-    train_sft(
-        lora_policy,
-        tokenizer,
-        rows["sft"],
-        run,
-        mesh,
-        folder.checkpoints,
-        folder.metrics,
-        deadline.share(profile.sft_share),
-    )
-)
-save_first_submission(lora_policy, folder.checkpoints)
+sft_deadline = deadline.before(2 * session.evaluation_seconds).share(profile.sft_share)
+stages.append(train_sft(lora_policy, tokenizer, rows["sft"], session, sft_deadline))
+save_first_submission(lora_policy, session)
 
 # %%
 evaluate_now("after_sft")
@@ -281,30 +291,26 @@ evaluate_now("after_sft")
 # ### Stage 2 runs
 #
 # `in_format` and `right` are shares of the sampled completions, at the sampling temperature;
-# `flat_groups` is the share of groups whose completions all earn the same.
+# `flat_groups` is the share of groups whose completions all earn the same. What has to come
+# afterwards, an evaluation and a save, is given the time that it took before, and half as much
+# again.
 
 # %%
-stages.append(
-    train_grpo(
-        lora_policy,
-        tokenizer,
-        rows["grpo"],
-        run,
-        mesh,
-        folder.checkpoints,
-        folder.metrics,
-        deadline.share(profile.grpo_share),
-    )
-)
+grpo_deadline = deadline.before(1.5 * (session.evaluation_seconds + session.save_seconds))
+stages.append(train_grpo(lora_policy, tokenizer, rows["grpo"], session, grpo_deadline))
 
 # %% [markdown]
 # What is evaluated is what was saved: the highest step is read back first, as the judges
-# will do it.
+# will do it. Should GRPO have made the policy worse, by more than chance, what SFT had left is
+# saved again as the last step.
 
 # %%
 submitted = restore_submission(lora_policy, folder.checkpoints / "actor")
 print(f"checkpoints/actor/{submitted}/model_params is the submission")
 evaluate_now("after_grpo")
+if worse_beyond_noise(answers["after_sft"], answers["after_grpo"]):
+    submitted = save_again(folder.checkpoints / "actor", 0, lora_policy)
+    print(f"GRPO has made it worse: checkpoints/actor/{submitted} is the adapter after SFT again")
 
 # %% [markdown]
 # ### Results
@@ -318,8 +324,10 @@ results = {
     "model": run.model.name,
     "seed": run.seed,
     "wall_seconds": round(time.monotonic() - NOTEBOOK_START, 1),
+    "submitted_step": submitted,
     "stages": [
-        {key: stage[key] for key in ("name", "steps", "seconds", "tokens")} for stage in stages
+        {key: stage[key] for key in ("name", "steps", "planned", "seconds", "tokens", "skipped")}
+        for stage in stages
     ],
     "evaluation": {name: summarise(rows) for name, rows in answers.items()},
 }
@@ -385,6 +393,8 @@ unrestricted_kaggle_model = None
 # | the whole cache travels through the decode loop | it is copied there | `Decoder` |
 # | a prompt is read once for each of its completions | G times the work | `Decoder` |
 # | examples and completions padded to the limit | work on padding | `packing`, `trimming` |
+# | no deadline, no guard against NaN, the latest step only | a session lost | `Stage`, `Pace` |
+# | the last save passes no metadata | a resumed run counts its steps from 0 | `write_step` |
 #
 # **What only a TPU can show** is speed and the scores of the stock models. Those are not
 # claimed here. What the TPU's *compiler* says of these programs (that they fit, what they move

@@ -63,11 +63,17 @@ def with_master_weights(inner: optax.GradientTransformation) -> optax.GradientTr
 # **The rate is injected in float32.** `optax.inject_hyperparams` stores AdamW's numbers in
 # the dtype of the parameters. In bfloat16 the second moment's 0.999 becomes 1.0, its bias
 # correction divides by zero, and the run is dead from the first step while its loss reads 0.
+#
+# **The rate follows the clock.** It is set from outside before every update, from the progress of
+# the stage, so that a stage that its time cuts short ends at the same low rate as any other.
+#
+# **What is not finite is left out.** A gradient with a NaN moves nothing: neither the adapter nor
+# the moments. It is counted, and a few of them in a row stop the run.
 
 
 # %%
 def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
-    """Linear warm-up, then cosine; exactly as long as the stage."""
+    """The rate at each of `steps` steps: linear warm-up, then cosine."""
     warm_up = max(1, round(settings.warm_up_share * steps))
     return optax.warmup_cosine_decay_schedule(
         init_value=settings.peak_rate / warm_up,
@@ -78,8 +84,10 @@ def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     )
 
 
-def injected_adamw(settings: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Clipped AdamW whose learning rate is part of its state, so that the metrics show it.
+def injected_adamw(
+    settings: Optimizer, rate: optax.ScalarOrSchedule
+) -> optax.GradientTransformation:
+    """Clipped AdamW whose learning rate is part of its state.
 
     Only the rate is injected, and in float32 whatever the dtype of the parameters.
     """
@@ -96,12 +104,30 @@ def injected_adamw(settings: Optimizer, steps: int) -> optax.GradientTransformat
         )
 
     inject = optax.inject_hyperparams(clipped_adamw, hyperparam_dtype=jnp.float32)
-    return inject(learning_rate=make_schedule(settings, steps))
+    return inject(learning_rate=rate)
 
 
-def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
-    """The optimizer of both stages: clipped AdamW on float32 master weights."""
-    return with_master_weights(injected_adamw(settings, steps))
+NEVER_ACCEPTED = 2**31 - 2  # gradients in a row that are not finite
+
+
+def make_optimizer(settings: Optimizer) -> optax.GradientTransformation:
+    """The optimizer of both stages: clipped AdamW on float32 master weights, finite or nothing.
+
+    Its rate is the peak until `with_rate` sets it.
+    """
+    inner = injected_adamw(settings, settings.peak_rate)
+    return with_master_weights(optax.apply_if_finite(inner, NEVER_ACCEPTED))
+
+
+def with_rate(moments: nnx.State, rate: float) -> nnx.State:
+    """The optimizer's state with another learning rate."""
+
+    def changed(path: Any, x: jax.Array) -> jax.Array:
+        if "learning_rate" not in jax.tree_util.keystr(path):
+            return x
+        return jax.device_put(jnp.asarray(rate, x.dtype), x.sharding)
+
+    return jax.tree_util.tree_map_with_path(changed, moments)
 
 
 # %% [markdown]
@@ -152,21 +178,37 @@ def adapter_only_step(
     return step
 
 
-def use_adapter_only_step(trainer: Any, remat: bool = False) -> None:
+def use_adapter_only_step(
+    trainer: Any,
+    remat: bool = False,
+    rate: Callable[[], float] | None = None,
+    report: Callable[..., None] | None = None,
+) -> None:
     """Gives a `PeftTrainer` a train step that leaves the base weights alone.
 
     Call `train(..., skip_jit=True)` afterwards: the step is jitted here.
+
+    Args:
+      trainer: the trainer.
+      remat: recompute every decoder layer in the backward pass?
+      rate: gives the learning rate of each pass; by default the optimizer's own.
+      report: hears of each pass: the loss, what the loss reports beside it, the gradient's norm.
     """
     graph, _, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
     optimizer_graph, _ = nnx.split(trainer.optimizer)
     step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
 
     def train_step(inputs: Any) -> tuple[Any, Any, Any]:
+        moments = nnx.state(trainer.optimizer)
+        if rate is not None:
+            moments = with_rate(moments, rate())
         adapter, moments, result = step(
-            nnx.state(trainer.model, nnx.LoRAParam), nnx.state(trainer.optimizer), base, inputs
+            nnx.state(trainer.model, nnx.LoRAParam), moments, base, inputs
         )
         nnx.update(trainer.model, adapter)
         nnx.update(trainer.optimizer, moments)
+        if report is not None:
+            report(*result)
         return result
 
     make: Callable[[], Any] = lambda: train_step  # noqa: E731 (one function, jitted once)
