@@ -236,3 +236,27 @@ def test_rematerialisation_is_on_in_the_step_and_off_outside(make_policy):
     with updates.rematerialised(policy.config, True):
         assert "remat" in str(jax.make_jaxpr(lambda s: forward(s))(state))
     assert policy.config.remat_config.name == "NONE"
+
+
+@pytest.mark.parametrize("on_mesh", [True, False])
+def test_the_step_is_compiled_once(make_policy, mesh, monkeypatch, on_mesh):
+    """And twice if the optimizer's numbers are not on the mesh from the start."""
+    if not on_mesh:
+        monkeypatch.setattr(updates, "on_mesh_of", lambda like, state: state)
+    long_ones, seen = [], []
+
+    def hear(event, seconds, **_):  # Tunix takes all listeners away when a trainer is closed
+        if event.endswith("backend_compile_duration") and seconds > 0.5:
+            long_ones.append(seconds)
+
+    def batches():
+        for _ in range(3):
+            seen.append(len(long_ones))
+            yield batch()
+
+    trainer = trainer_for(make_policy(), updates.make_optimizer(config.Optimizer(1e-3)), steps=3)
+    updates.use_adapter_only_step(trainer, rate=lambda: 1e-3)
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    with mesh:
+        trainer.train(batches(), skip_jit=True)
+    assert seen == ([0, 1, 1] if on_mesh else [0, 1, 2])

@@ -55,11 +55,12 @@ class Pace:
     """Which steps a stage makes, and how far it is with them.
 
     A step that would not end in time is not begun. It is taken to last as long as the longest of
-    the last ones, and, where `slack` is given, that many times the mean one: what comes after the
-    last stage cannot wait. The first step after a start compiles and is no measure.
+    the last ones, and, where `slack` is given, that many times the typical one: what comes after
+    the last stage cannot wait. The first step after a start compiles and is no measure, and
+    what is typical, the median, is not known before the third.
     """
 
-    RECENT = 20
+    RECENT, FEWEST = 20, 3
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Pace:
         self.planned = steps  # how many steps there will be
         self.by_time = bool(state and state["by_time"])  # has time ever been the limit?
         self._next = float(state["next"]) if state else 0.0
-        self.mean = 0.0  # seconds a step; 0: not known yet
+        self.typical = 0.0  # seconds a step; 0: not known yet
         self.ended = ""  # why there was no further step, if it was not the last one
 
     def state(self) -> dict[str, Any]:
@@ -93,10 +94,11 @@ class Pace:
             left = self.deadline.left
             if before is not None and made != 1:
                 recent.append(max(0.0, before - left))
-                self.mean = statistics.fmean(recent)
-                needed = max(max(recent), self.slack * self.mean)
+                if len(recent) >= self.FEWEST:
+                    self.typical = statistics.median(recent)
+                needed = max(max(recent), self.slack * self.typical)
             if self.told_to_stop():
-                self.ended = "it was told to stop"
+                self.ended = self.ended or "it was told to stop"
                 return
             if left <= 0 or left < needed:
                 self.ended = "its time is up"
@@ -108,7 +110,7 @@ class Pace:
     def _plan(self, step: int, spare: float) -> None:
         """Works out `planned` and `progress`; `spare` seconds are left beside this step's."""
         remaining = self.limit - step
-        if self.mean and (fit := 1 + int(spare / self.mean)) < remaining:
+        if self.typical and (fit := 1 + int(spare / self.typical)) < remaining:
             self.by_time, remaining = True, fit
         self.planned = step + remaining
         if not self.by_time:

@@ -159,10 +159,10 @@ def write_beside(
     write_json(beside / str(step) / FACTS, {**facts, "step": step, "digests": digests})
 
 
-def free_name(folder: pathlib.Path, step: int) -> pathlib.Path:
-    """Where a damaged step is set aside."""
+def free_name(folder: pathlib.Path, step: int, why: str = "damaged") -> pathlib.Path:
+    """Where a step is set aside."""
     number = 0
-    while (name := folder / f"{step}.damaged{number or ''}").exists():
+    while (name := folder / f"{step}.{why}{number or ''}").exists():
         number += 1
     return name
 

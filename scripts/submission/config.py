@@ -334,6 +334,19 @@ class Rewards:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guards:
+    """When GRPO has gone astray: a warning and a limit for means of the last steps."""
+
+    window: int = 8  # steps
+    format_lost: tuple[float, float] = (0.15, 0.4)  # share of the best one so far
+    length: tuple[float, float] = (0.9, 0.97)  # mean completion, of the longest there can be
+    entropy_lost: tuple[float, float] = (0.95, 0.995)  # share of the first one
+    kl: tuple[float, float] = (0.5, 2.0)  # nats a token
+    slower: float = 0.5  # times the learning rate, after each return to a good save
+    returns: int = 2  # after which the stage ends
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Greedy decoding of held-out rows."""
 
@@ -367,6 +380,7 @@ class Profile:
     sft_share: float = 0.3  # of the time that is left when SFT begins
     keep_checkpoints: int = 3
     save_minutes: float = 10.0  # a save is due after so long, as well as after `save_every` steps
+    guards: Guards = Guards()
     most_skipped: int = 5  # steps in a row that are not finite, after which the run stops
     closing_seconds: float = 30.0  # for what comes after the last evaluation
     remat: bool = False  # recompute activations in training
@@ -470,6 +484,7 @@ KAGGLE = Profile(
     # A notebook that is started again does not compile again. (On CPUs it gains little.)
     compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
     hours=9.0,
+    closing_seconds=60.0,
     remat=True,
 )
 

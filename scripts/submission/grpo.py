@@ -17,6 +17,7 @@
 
 # %%
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from submission.budget import Deadline
 from submission.config import Profile, Run
 from submission.curriculum import PromptSampler
 from submission.data import Mixture, prompt_columns
+from submission.guards import signs_of_collapse
 from submission.losses import ChunkedGRPOConfig, completion_log_probs
 from submission.memory import plan_memory
 from submission.model import DATA_AXES, frozen_copy
@@ -230,6 +232,11 @@ def train_grpo(
         subfolder="actor", shown=("reward", "in_format", "right", "flat_groups"),
         keep=run.profile.keep_checkpoints, always=(0,), updates_per_step=settings.iterations,
         slack=SPARE_STEPS, state=state,
+        signs=functools.partial(
+            signs_of_collapse,
+            guards=run.profile.guards,
+            most_tokens=run.profile.lengths.completion,
+        ),
     )  # fmt: skip
     stage.attach(cluster.actor_trainer, run.profile.remat)
     if stage.restored:

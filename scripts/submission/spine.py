@@ -165,6 +165,9 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: metrics
 
 # %%
+# inline: guards
+
+# %%
 # inline: run_folder
 
 # %%

@@ -12,6 +12,7 @@
 
 # %%
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,8 @@ from submission.budget import Deadline, Pace, StopRequest
 from submission.checkpoints import (
     SaveError,
     checkpoint_steps,
+    free_name,
+    read_facts,
     remove_step,
     restore_newest,
     write_step,
@@ -75,6 +78,10 @@ class Stage:
         updates_per_step: int = 1,
         slack: float = 1.0,
         state: Callable[[], dict[str, Any]] = dict,
+        signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = lambda history: (
+            [],
+            False,
+        ),
     ) -> None:
         """A stage under a deadline.
 
@@ -90,6 +97,7 @@ class Stage:
           updates_per_step: of the trainer.
           slack: how many mean steps have to fit into the time left.
           state: gives the stage's own state, for a save.
+          signs: what is wrong with the last lines of the log, and whether it is past a limit.
         """
         self.session, self.name, self.settings = session, name, settings
         self.deadline, self.shown, self.slack, self.state = deadline, shown, slack, state
@@ -97,6 +105,8 @@ class Stage:
         self.saves = session.folder.checkpoints / subfolder
         self.restored: dict[str, Any] = {}  # the stage's own state, from the save it goes on from
         self.saving_seconds = 0.0
+        self.returns: list[int] = []  # steps after which it went back to a good save
+        self._signs, self._warned = signs, []
         self._saved: int | None = None
         self._schedule = make_schedule(settings.optimizer, settings.steps)
 
@@ -107,14 +117,14 @@ class Stage:
         )
         self.start = start = facts["step"] // self.updates_per_step if facts else 0
         if start:
-            self.restored = facts["state"]
+            self.restored, self.returns = facts["state"], list(facts["returns"])
             print(f"{self.name} goes on after step {start}")
         self.pace = Pace(
             self.settings.steps,
             self.deadline,
             start=start,
             slack=self.slack,
-            told_to_stop=lambda: bool(self.session.stop),
+            told_to_stop=lambda: bool(self.session.stop) or self.lost,
             state=facts["pace"] if start else None,
         )
         self.log = StepLog(
@@ -137,7 +147,13 @@ class Stage:
 
     def rate(self) -> float:
         """The learning rate of the step under way."""
-        return float(self._schedule(self.pace.progress * self.settings.steps))
+        slower = self.session.run.profile.guards.slower ** len(self.returns)
+        return slower * float(self._schedule(self.pace.progress * self.settings.steps))
+
+    @property
+    def lost(self) -> bool:
+        """Has it gone back to a good save more often than it may?"""
+        return len(self.returns) > self.session.run.profile.guards.returns
 
     def record(self, **numbers: Any) -> None:
         """Takes numbers of the step under way."""
@@ -174,6 +190,8 @@ class Stage:
         step = update // self.updates_per_step
         if not force:
             self.log.end(step)
+            if self._gone_astray(step, policy, optimizer):
+                return False
         late = time.monotonic() - self._last_save > 60 * self.session.run.profile.save_minutes
         last = step >= self.settings.steps
         if not (force or late or last or step % self.settings.save_every == 0):
@@ -190,8 +208,8 @@ class Stage:
         self.log.close()
 
     def _save(self, update: int, policy: nnx.Module, optimizer: Any, needed: bool) -> None:
-        start = time.monotonic()
         self.log.flush()
+        start = time.monotonic()
         if not all_finite(nnx.state(policy, nnx.LoRAParam)):
             raise FloatingPointError(
                 f"{self.name}: the adapter is not finite after update {update}. It was not saved; "
@@ -202,6 +220,8 @@ class Stage:
             "config": self.session.folder.fingerprint,
             "pace": self.pace.state(),
             "state": self.state(),
+            "returns": self.returns,
+            "good": not self._warned,
         }
         for attempt in (1, 2):
             try:
@@ -220,6 +240,37 @@ class Stage:
         self._last_save = time.monotonic()
         self.saving_seconds += self._last_save - start
         self.session.save_seconds = max(self.session.save_seconds, self._last_save - start)
+
+    def _gone_astray(self, step: int, policy: nnx.Module, optimizer: nnx.Optimizer) -> bool:
+        """Warns of signs of a collapse; past the limit, goes back to the last good save."""
+        since = self.returns[-1] if self.returns else 0
+        signs, past_limit = self._signs([x for x in self.log.history if x["step"] > since])
+        if signs and not self._warned:
+            print(f"{self.name} {step}: {'; '.join(signs)}")
+        self._warned = signs
+        if not past_limit:
+            return False
+        self.log.flush()
+        for saved in reversed(checkpoint_steps(self.saves)):
+            if read_facts(self.saves / str(saved)).get("good", True):
+                break
+            os.replace(self.saves / str(saved), free_name(self.saves, saved, "astray"))
+        facts = restore_newest(self.saves, policy, optimizer, self.session.folder.fingerprint)
+        if facts is None:
+            raise RuntimeError(f"{self.name} went astray, and no save in {self.saves} loads.")
+        if "optimizer_state" not in facts["digests"]:  # the warm start: it begins anew
+            fresh = nnx.Optimizer(policy, optimizer.tx, wrt=nnx.LoRAParam)
+            nnx.update(optimizer, nnx.state(fresh))
+        self._saved = facts["step"]
+        self.returns.append(step)
+        self._warned = []
+        print(
+            f"{self.name} {step}: past the limit; back to the save of step {self._saved}, and on "
+            f"at {self.session.run.profile.guards.slower:g} of the learning rate"
+        )
+        if self.lost:
+            self.pace.ended = "it went astray again and again"
+        return True
 
     def _prune(self, keep: int) -> None:
         steps = checkpoint_steps(self.saves)
@@ -242,6 +293,7 @@ class Stage:
             "seconds": total_seconds(self.log.history),
             "saving_seconds": round(self.saving_seconds, 1),
             "skipped": self.log.skipped,
+            "returns": self.returns,
             **numbers,
         }
         self.session.folder.finish_stage(found)

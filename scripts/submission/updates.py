@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 # %% tags=["modules-only"]
 from submission.config import Optimizer
@@ -178,6 +179,19 @@ def adapter_only_step(
     return step
 
 
+def on_mesh_of(like: nnx.State, state: nnx.State) -> nnx.State:
+    """The state, with all of it that is on one device only on every device of a mesh."""
+    sharding = jax.tree.leaves(like)[0].sharding
+    if not isinstance(sharding, NamedSharding):
+        return state
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+
+    def placed(x: jax.Array) -> jax.Array:
+        return x if isinstance(x.sharding, NamedSharding) else jax.device_put(x, everywhere)
+
+    return jax.tree.map(placed, state)
+
+
 def use_adapter_only_step(
     trainer: Any,
     remat: bool = False,
@@ -194,7 +208,10 @@ def use_adapter_only_step(
       rate: gives the learning rate of each pass; by default the optimizer's own.
       report: hears of each pass: the loss, what the loss reports beside it, the gradient's norm.
     """
-    graph, _, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
+    graph, adapter, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
+    # What the step returns lies on the mesh. What it is first given has to as well, or it is
+    # compiled twice.
+    nnx.update(trainer.optimizer, on_mesh_of(adapter, nnx.state(trainer.optimizer)))
     optimizer_graph, _ = nnx.split(trainer.optimizer)
     step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
 

@@ -442,7 +442,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="faults"))
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    finish(folder / "whole")
+    if "goes on" in finish(folder / "whole").said():
+        raise AssertionError(f"{folder} is not empty: the run to compare with was not unbroken.")
     whole = {**outcome(folder / "whole"), "seconds": time.monotonic() - start}
     print(f"unbroken: {whole['seconds']:.0f} s", flush=True)
     found = {}
