@@ -63,10 +63,10 @@ def arrays(module):
 def train(make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch):
     """Runs six steps of GRPO with the signs given, a save every two."""
 
-    def start(signs_of, steps=6):
+    def start(signs_of, **changes):
         monkeypatch.setattr(grpo, "signs_of_collapse", lambda lines, **_: signs_of(lines))
         run = short_run(tmp_path / "run")
-        settings = dataclasses.replace(run.profile.grpo, steps=steps)
+        settings = dataclasses.replace(run.profile.grpo, **{"steps": 6, **changes})
         run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
         policy = make_policy()
         with session_of(run, mesh) as session:
@@ -111,3 +111,9 @@ def test_the_warm_start_is_a_good_save_and_the_stage_ends_when_nothing_helps(
     checkpoints.restore_submission(loaded, actor)
     for a, b in zip(arrays(loaded), arrays(make_policy()), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_last_good_save_stays_when_all_later_ones_are_not(train):
+    """Signs from step 3 on, a save at every step, and three of them are kept."""
+    _, actor, _ = train(lambda lines: (["x"] * (last(lines) >= 2), False), save_every=1)
+    assert checkpoints.checkpoint_steps(actor) == [0, 2, 4, 5, 6]

@@ -127,6 +127,17 @@ def test_a_finished_sft_is_not_made_again(whole_sft, make_policy, tokenizer, row
             train_sft(session, make_policy(), tokenizer, rows)
 
 
+def test_a_warm_start_that_had_no_time_for_a_step_is_over_all_the_same(
+    make_policy, tokenizer, rows, mesh, tmp_path, capsys
+):
+    with session_of(short_run(tmp_path / "run"), mesh) as session:
+        for _ in range(2):
+            late = budget.Deadline.after(0)
+            report = sft.train_sft(make_policy(), tokenizer, rows["sft"], session, late)
+            assert report["steps"] == 0
+    assert "sft is over: 0 steps" in capsys.readouterr().out
+
+
 # --- GRPO ---------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,8 @@ def train_sft(
     run, folder = session.run, session.folder
     settings, pad_id = run.profile.sft, tokenizer.pad_id()
     if (report := finished_stage(folder, "sft")) is not None:
-        restore_warm_start(policy, session)
+        if report["steps"]:
+            restore_warm_start(policy, session)
         return report
 
     def examples() -> Iterator[Tokens]:

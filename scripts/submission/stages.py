@@ -61,6 +61,11 @@ class Session:
     evaluation_seconds: float = 0.0  # of the last evaluation
 
 
+def no_signs(history: list[dict[str, Any]]) -> tuple[list[str], bool]:
+    """For a stage that cannot go astray."""
+    return [], False
+
+
 class Stage:
     """One stage of a run, in the place of its trainer's checkpoint manager."""
 
@@ -78,10 +83,7 @@ class Stage:
         updates_per_step: int = 1,
         slack: float = 1.0,
         state: Callable[[], dict[str, Any]] = dict,
-        signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = lambda history: (
-            [],
-            False,
-        ),
+        signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = no_signs,
     ) -> None:
         """A stage under a deadline.
 
@@ -95,7 +97,7 @@ class Stage:
           keep: how many of the last steps stay on the disk.
           always: steps that stay as well.
           updates_per_step: of the trainer.
-          slack: how many mean steps have to fit into the time left.
+          slack: how many typical steps have to fit into the time left.
           state: gives the stage's own state, for a save.
           signs: what is wrong with the last lines of the log, and whether it is past a limit.
         """
@@ -252,7 +254,7 @@ class Stage:
             return False
         self.log.flush()
         for saved in reversed(checkpoint_steps(self.saves)):
-            if read_facts(self.saves / str(saved)).get("good", True):
+            if self._is_good(saved):
                 break
             os.replace(self.saves / str(saved), free_name(self.saves, saved, "astray"))
         facts = restore_newest(self.saves, policy, optimizer, self.session.folder.fingerprint)
@@ -272,9 +274,15 @@ class Stage:
             self.pace.ended = "it went astray again and again"
         return True
 
+    def _is_good(self, step: int) -> bool:
+        """Was a step saved while there was no sign of a collapse?"""
+        return bool(read_facts(self.saves / str(step)).get("good", True))
+
     def _prune(self, keep: int) -> None:
+        """Removes all but the last steps, and the last good one."""
         steps = checkpoint_steps(self.saves)
-        for step in set(steps[:-keep]) - set(self.always):
+        good = next((step for step in reversed(steps) if self._is_good(step)), None)
+        for step in set(steps[:-keep]) - {*self.always, good}:
             remove_step(self.saves, step)
 
     # --- The end --------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""Asking a trained model: the same answers as in evaluation, as they are written."""
+
+import itertools
+import re
+
+import chat
+import pytest
+
+from conftest import moved
+from submission import checkpoints, config, evaluate, model
+
+LENGTHS = config.Lengths(prompt=48, completion=24)
+FACTS = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
+
+
+@pytest.fixture(scope="module")
+def policy(make_policy):
+    return moved(make_policy(), 0.05)
+
+
+@pytest.fixture(scope="module")
+def speaker(policy, tokenizer, mesh):
+    return chat.Speaker(policy, tokenizer, mesh, LENGTHS)
+
+
+def last(texts):
+    found = list(texts)
+    return found[-1] if found else ""
+
+
+def test_the_answer_is_the_one_of_the_judges_sampler(speaker, policy, tokenizer, rows):
+    examples = rows["held_out"].examples[:6]
+    sampler = model.make_sampler(policy, tokenizer, 48 + 24)
+    expected = evaluate.answer_greedily(sampler, examples, 6, 48, 24)
+    for example, answered in zip(examples, expected, strict=True):
+        text = last(speaker.answer(example.question))
+        assert text == answered.completion.text.removesuffix(evaluate.CUT_MARK)
+
+
+def test_it_grows_piece_by_piece(speaker):
+    texts = list(speaker.answer("What is 3 + 4?"))
+    assert len(texts) > 2
+    assert all(b.startswith(a) for a, b in itertools.pairwise(texts))
+
+
+def test_at_a_temperature_it_depends_on_the_seed(speaker):
+    def say(seed):
+        return last(speaker.answer("Tell me something.", temperature=2.0, seed=seed))
+
+    assert say(1) == say(1)
+    assert len({say(seed) for seed in range(4)}) > 1
+
+
+def test_too_long_a_question_is_named(speaker):
+    with pytest.raises(ValueError, match=r"has \d+ tokens with its prompt, over the limit of 48"):
+        last(speaker.answer("What is " + "3 + " * 100 + "4?"))
+
+
+def test_a_run_its_actor_and_a_step_are_all_found(policy, tmp_path):
+    actor = tmp_path / "checkpoints" / "actor"
+    for step in (0, 3):
+        checkpoints.write_step(actor, step, policy, None, FACTS)
+    assert chat.find_step(tmp_path) == actor / "3"
+    assert chat.find_step(actor) == actor / "3"
+    assert chat.find_step(actor / "0") == actor / "0"
+
+
+def test_from_the_command_line_to_the_answer(policy, tmp_path, capsys, speaker):
+    checkpoints.write_step(tmp_path / "checkpoints" / "actor", 2, policy, None, FACTS)
+    assert chat.main(["--checkpoint", str(tmp_path), "--profile", "tiny", "What is 3 + 4?"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(last(speaker.answer("What is 3 + 4?")))
+
+
+def test_without_a_checkpoint_it_says_what_to_do(tmp_path, capsys):
+    assert chat.main(["--checkpoint", str(tmp_path), "--profile", "tiny", "x"]) == 1
+    error = capsys.readouterr().err
+    assert re.match(r"No checkpoint in .*\. Train one with `bash scripts/run.sh`, or name", error)
