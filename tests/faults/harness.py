@@ -423,8 +423,7 @@ def table(found: dict[str, dict], command: str) -> str:
     for name, results in found.items():
         for what, value in results.items():
             if what != "good":
-                shown = {True: "yes", False: "NO"}.get(value, value) if value in (0, 1) else value
-                shown = value if isinstance(value, int) and not isinstance(value, bool) else shown
+                shown = ("yes" if value else "NO") if isinstance(value, bool) else value
                 lines.append(f"| {name}: {what} | {shown} |")
     return "\n".join(lines) + "\n"
 
@@ -447,13 +446,14 @@ def main(arguments: Sequence[str]) -> int:
     whole = {**outcome(folder / "whole"), "seconds": time.monotonic() - start}
     print(f"unbroken: {whole['seconds']:.0f} s", flush=True)
     found = {}
+    shown = [x for x in arguments if x not in ("--folder", str(options.folder))]
+    command = " ".join(["python tests/faults/harness.py", *shown])
     for name in options.only or PARTS:
         more = (options.kills,) if name == "kills" else ()
         found[name] = PARTS[name](folder, whole, *more, rng)
-    command = " ".join(["python tests/faults/harness.py", *arguments])
-    print(text := table(found, command))
-    if options.write:
-        RESULTS.write_text(text)
+        if options.write:  # part by part: all of it takes long
+            RESULTS.write_text(table(found, command))
+    print(table(found, command))
     if options.folder is None:
         shutil.rmtree(folder)
     return 0 if all(results["good"] for results in found.values()) else 1
