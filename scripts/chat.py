@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu" if not os.path.exists("/dev/accel0") else "tpu")
+# Without a TPU, JAX would look for one at length.
+if not [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
