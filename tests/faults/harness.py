@@ -73,7 +73,6 @@ class Child:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self.began = time.monotonic()
         return self
 
     def wait(self, seconds: float = PATIENCE) -> int | None:
