@@ -31,6 +31,7 @@ NOTEBOOK = ROOT / "submission.ipynb"
 DEFAULT_RECIPE = "warm_start_grpo"
 DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
 NOT_INSTALLED = "# --- Builds or runs the notebook"
+SCREEN = 45  # lines of code; a longer cell is folded
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -228,8 +229,9 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
         if cell.cell_type == "code":
             make = nbformat.v4.new_code_cell
         built = make(source, id=identity)
-        if "plumbing" in cell.metadata.get("tags", []):
-            built.metadata["_kg_hide-input"] = True
+        long = cell.cell_type == "code" and source.count("\n") >= SCREEN
+        if "plumbing" in cell.metadata.get("tags", []) or long:  # folded, on Kaggle and in Jupyter
+            built.metadata |= {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
         notebook.cells.append(built)
     nbformat.validate(notebook)
     return notebook

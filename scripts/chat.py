@@ -8,56 +8,17 @@ command line, questions are read from the terminal, one a line, until it is clos
 
 import argparse
 import os
-import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# Without a TPU, JAX would look for one at length.
-if not [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
+import trained
 from flax import nnx
 
-from submission import checkpoints, config, model, prompts
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def find_step(folder: pathlib.Path) -> pathlib.Path:
-    """The saved step that a folder holds: itself, or the highest one in it.
-
-    Raises:
-      FileNotFoundError: there is none, and what to do.
-    """
-    for place in (folder, folder / "actor", folder / "checkpoints" / "actor"):
-        if (place / "model_params").is_dir():
-            return place
-        if steps := checkpoints.checkpoint_steps(place):
-            return place / str(steps[-1])
-    raise FileNotFoundError(
-        f"No checkpoint in {folder}. Train one with `bash scripts/run.sh`, or name the folder of "
-        "a run, its checkpoints/actor, or one step in it with --checkpoint."
-    )
-
-
-def load(run: config.Run, step: pathlib.Path) -> tuple[nnx.Module, Any, Any]:
-    """The policy with the adapter of a step, its tokenizer and its mesh."""
-    folder = model.locate(run.model, run.profile.download_minutes)
-    mesh = model.make_mesh()
-    stock = model.load_stock(run.model, folder, mesh)
-    policy = model.add_adapter(stock, run.profile.adapter, 0, mesh)
-    adapter = nnx.state(policy, nnx.LoRAParam)
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), adapter
-    )
-    restored = ocp.StandardCheckpointer().restore(step.resolve() / "model_params", target)
-    nnx.update(policy, restored)
-    return policy, model.load_tokenizer(folder), mesh
+from submission import config, prompts
 
 
 class Speaker:
@@ -143,16 +104,15 @@ def main(arguments: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="chat.py", description=__doc__.split("\n")[0])
     parser.add_argument("question", nargs="?", help="by default they are read from the terminal")
-    parser.add_argument("--checkpoint", type=pathlib.Path, default=ROOT / "outputs")
-    parser.add_argument("--profile", choices=config.PROFILES, help="default: by the hardware")
+    trained.add_options(parser)
     parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    os.chdir(ROOT)  # the configuration's paths are relative to the repository
+    os.chdir(trained.ROOT)  # the configuration's paths are relative to the repository
     run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
     try:
-        step = find_step(options.checkpoint)
-        policy, tokenizer, mesh = load(run, step)
+        step = trained.find_step(options.checkpoint)
+        policy, tokenizer, mesh = trained.load(run, step)
         speaker = Speaker(policy, tokenizer, mesh, run.profile.lengths)
         questions = [options.question] if options.question else (x.strip() for x in sys.stdin)
         for number, question in enumerate(x for x in questions if x):

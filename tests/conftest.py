@@ -57,7 +57,7 @@ def session_of(run, mesh):
 
 def timeless(lines):
     """The lines of a log without what depends on the clock."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]
 
 
 def moved(policy, scale):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from submission.budget import Deadline, Pace, StoppedBySignalError, StopRequest, until
+from submission.budget import Deadline, Pace, StoppedBySignalError, StopRequest, until, within
 
 
 class Clock:
@@ -225,3 +225,28 @@ def test_outside_the_main_thread_nothing_is_heard_and_nothing_breaks():
     thread.join()
     assert worked == [True]
     stop.check()
+
+
+# --- What may hang ----------------------------------------------------------------------------
+
+
+def hang_in_python():
+    while True:
+        pass
+
+
+def test_a_loop_that_was_left_behind_ends():
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        within(0.2, hang_in_python)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_timeout_of_its_own_is_passed_on():
+    def refused():
+        raise TimeoutError("the server is busy")
+
+    with pytest.raises(TimeoutError, match="the server is busy"):
+        within(5, refused)

@@ -165,6 +165,13 @@ def test_plumbing_is_folded_on_kaggle(chapters):
     assert "_kg_hide-input" not in notebook.cells[1].metadata
 
 
+def test_a_long_cell_is_folded_and_a_short_one_is_not(chapters):
+    long = "\n".join(f"x{i} = {i}" for i in range(46))
+    notebook = chapters(one=f"# %%\n{long}\n")
+    assert notebook.cells[0].metadata["jupyter"] == {"source_hidden": True}
+    assert "jupyter" not in chapters(one="# %%\nx = 1\n").cells[0].metadata
+
+
 def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):
     chapters()
     (tmp_path / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")

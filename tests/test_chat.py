@@ -5,6 +5,7 @@ import re
 
 import chat
 import pytest
+import trained
 
 from conftest import moved
 from submission import checkpoints, config, evaluate, model
@@ -60,9 +61,9 @@ def test_a_run_its_actor_and_a_step_are_all_found(policy, tmp_path):
     actor = tmp_path / "checkpoints" / "actor"
     for step in (0, 3):
         checkpoints.write_step(actor, step, policy, None, FACTS)
-    assert chat.find_step(tmp_path) == actor / "3"
-    assert chat.find_step(actor) == actor / "3"
-    assert chat.find_step(actor / "0") == actor / "0"
+    assert trained.find_step(tmp_path) == actor / "3"
+    assert trained.find_step(actor) == actor / "3"
+    assert trained.find_step(actor / "0") == actor / "0"
 
 
 def test_from_the_command_line_to_the_answer(policy, tmp_path, capsys, speaker):

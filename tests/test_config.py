@@ -68,6 +68,13 @@ def test_no_chapter_asks_which_profile_it_is():
         assert not re.search(r"profile\.name\s*[!=]=|profile\s*[!=]=|\"PROFILE\"|'PROFILE'", text)
 
 
+@pytest.mark.parametrize("environment", [{"RECIPE": "continue"}, {"START_FROM": "/somewhere"}])
+def test_an_earlier_run_and_the_recipe_that_continues_it_need_each_other(environment):
+    with pytest.raises(ValueError, match="START_FROM, the folder of an earlier run, need each"):
+        config.read_run(environment, "cpu")
+    assert config.read_run({"RECIPE": "continue", "START_FROM": "x"}, "cpu").start_from == "x"
+
+
 def test_a_time_limit_of_nothing_is_refused_and_so_is_an_unclear_resume():
     with pytest.raises(ValueError, match="MINUTES='0' is out of range"):
         config.read_run({"MINUTES": "0"}, "cpu")

@@ -109,6 +109,15 @@ def test_worse_is_what_chance_does_not_explain(lost, won, worse):
     assert evaluate.worse_beyond_noise(before, after) == worse
 
 
+def test_of_several_better_evaluations_the_best_is_taken():
+    right, wrong = answered(GOOD, ROW), answered("41", ROW)
+    last = [wrong] * 50
+    some, more, little = ([right] * n + [wrong] * (50 - n) for n in (20, 30, 2))
+    assert evaluate.better_one({"a": some, "b": more, "c": little}, last) == "b"
+    assert evaluate.better_one({"c": little}, last) is None
+    assert evaluate.better_one({}, last) is None
+
+
 def test_answers_are_kept_and_judged_anew(tmp_path):
     rows = [answered(GOOD, ROW), answered("Six sevens: 42.", ROW, tokens=7, stopped=False)]
     evaluate.write_answers(tmp_path / "a.json", rows, 12.5)

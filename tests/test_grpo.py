@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -161,11 +162,71 @@ def test_every_step_is_one_line_of_metrics(trained):
     expected = {
         *("stage", "step", "seconds", "loss", "grad_norm", "kl", "entropy", "learning_rate"),
         *("reward", "in_format", "right", "length", "flat_groups", "failed"),
-        *("tokens", "step_tokens"),
+        *("tokens", "step_tokens", "from_in_format", "from_right", "from_length"),
+        *("rollout_seconds", "reward_seconds"),
     }
     assert all(set(line) == expected for line in lines)
     assert lines == report["history"]
     assert all(np.isfinite(value) for line in lines for value in line.values() if value != "grpo")
+
+
+def test_what_the_parts_earn_adds_up_to_the_reward(trained):
+    for line in trained[2]["history"]:
+        parts = sum(value for name, value in line.items() if name.startswith("from_"))
+        assert parts == pytest.approx(line["reward"], abs=1e-9)
+
+
+def test_where_the_time_goes_is_known(trained):
+    for line in trained[2]["history"]:
+        assert 0 < line["rollout_seconds"] < line["seconds"]
+        assert 0 < line["reward_seconds"] < line["seconds"]
+
+
+def test_a_run_goes_on_from_an_earlier_one_with_fresh_rows(
+    trained, make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch
+):
+    """GRPO's next prompts are the ones that the earlier run would have drawn next."""
+    _, _, _, folder = trained
+    recipe = config.RECIPES["continue"]
+    run = short_run(tmp_path / "next", start_from=str(folder.path), recipe="continue")
+    run = dataclasses.replace(run, profile=recipe.applied(run.profile))
+    assert run.profile.sft.steps == 0
+    assert run.sft_sources == ()
+    assert run.profile.grpo.optimizer.peak_rate == pytest.approx(
+        0.3 * config.TINY.grpo.optimizer.peak_rate
+    )
+    policy, drawn = make_policy(), []
+    earlier = checkpoints.restore_earlier(policy, folder.path)
+    assert [x.tolist() for x in adapter(policy)] == [x.tolist() for x in adapter(trained[0])]
+    draw = curriculum.PromptSampler.draw
+
+    def listening(self, *arguments):
+        found = draw(self, *arguments)
+        drawn.append([example.question for example in found])
+        return found
+
+    monkeypatch.setattr(curriculum.PromptSampler, "draw", listening)
+    with session_of(run, mesh) as session:
+        session.earlier = earlier
+        assert (
+            sft.train_sft(policy, tokenizer, rows["sft"], session, session.deadline)["steps"] == 0
+        )
+        report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
+    assert report["steps"] == 3
+    whole = curriculum.PromptSampler(
+        rows["grpo"].groups, rows["grpo"].shares, config.Curriculum(), run.seed + 1
+    )
+    expected = [[e.question for e in draw(whole, run.profile.grpo.prompts, 0.0)] for _ in range(6)]
+    assert drawn == expected[3:]
+
+
+def test_rows_that_the_earlier_run_did_not_have_are_drawn_from_the_beginning(capsys):
+    rows = [prompts.Example(q, "1", "number") for q in "ab"]
+    sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(), 0)
+    state = {"draws": 9, "cells": [["t", "", 0.0, 4, 0.5]], "seed": 5}
+    grpo.draw_on(sampler, state)
+    assert "these are drawn from the beginning" in capsys.readouterr().out
+    assert (sampler.draws, sampler.seed) == (0, 0)
 
 
 def test_the_first_step_is_at_the_reference(trained):
@@ -230,6 +291,7 @@ def group_metrics(**changes):
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
     sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(memory=0.5), 0)
     scorer = rewards.Scorer(config.Rewards())
+    timed = types.SimpleNamespace(rollout_seconds=1.5)
     batch = {
         "prompts": ["a", "a", "b", "b"],
         "question": ["a", "a", "b", "b"],
@@ -241,7 +303,7 @@ def group_metrics(**changes):
         **changes,
     }
     means = {}
-    assert grpo.metric_function(scorer, sampler, means.update)(**batch) == {}
+    assert grpo.metric_function(scorer, sampler, means.update, timed)(**batch) == {}
     return means, sampler
 
 

@@ -47,6 +47,11 @@ def test_one_bad_step_is_no_collapse():
     assert signs(history({"in_format": 0.5, "kl": 1.2})) == ([], False)
 
 
+def test_a_format_that_was_never_there_is_not_lost():
+    assert signs([{**GOOD, "in_format": 0.0}] * 12) == ([], False)
+    assert signs([{**GOOD, "in_format": 0.01}] * 8 + [{**GOOD, "in_format": 0.0}] * 4)[1] is False
+
+
 def test_lines_without_the_numbers_are_left_out():
     assert signs(history(*[{"skipped": 1}] * 4)) == ([], False)
     assert signs([{"loss": 1.0}] * 20) == ([], False)
@@ -111,6 +116,26 @@ def test_the_warm_start_is_a_good_save_and_the_stage_ends_when_nothing_helps(
     checkpoints.restore_submission(loaded, actor)
     for a, b in zip(arrays(loaded), arrays(make_policy()), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_save_that_earned_more_than_the_end_stays_and_is_named(train, monkeypatch):
+    scores = dict(enumerate([0.5, 0.8, 0.6, 0.7, 0.4, 0.5], start=1))
+    monkeypatch.setattr(
+        grpo, "sampled_reward", lambda lines, guards: (scores[last(lines)], 0.1) if lines else None
+    )
+    report, actor, _ = train(lambda lines: ([], False), save_every=1)
+    assert checkpoints.checkpoint_steps(actor) == [0, 2, 4, 5, 6]
+    assert report["better_save"] == 2
+    facts = checkpoints.read_facts(actor / "2")
+    assert facts["score"] == [0.8, 0.1]
+
+
+def test_a_save_that_is_better_by_chance_only_is_not_named(train, monkeypatch):
+    monkeypatch.setattr(
+        grpo, "sampled_reward", lambda lines, guards: (0.5 + 0.2 * (last(lines) == 2), 0.1)
+    )
+    report, _, _ = train(lambda lines: ([], False), save_every=1)
+    assert report["better_save"] is None
 
 
 def test_the_last_good_save_stays_when_all_later_ones_are_not(train):

@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -30,6 +31,25 @@ def test_right_earns_all_and_wrong_little():
 )
 def test_out_of_format_earns_nothing(text):
     assert reward(text) == 0.0
+
+
+def test_the_examples_beside_the_code_are_true():
+    """The prose of the chapter shows what passes each part and what does not."""
+    question, trace = {"question": ["What is 6 times 7?"]}, "<reasoning>6*7</reasoning>"
+
+    def part(name, said, after="", **columns):
+        text = f"{trace}<answer>{said}</answer>{after}"
+        return rewards.components([""], [text], **{**question, **COLUMNS, **columns})[name][0]
+
+    assert part("in_format", "42") == 1.0
+    assert part("in_format", "42", after=" yes") == 0.0
+    assert [part("right", x) for x in ("42.0", "forty-two", "42 or 43")] == [1.0, 1.0, 0.0]
+    assert part("length", "42") > part("length", "43") == 0.0
+    jar = {"question": ["Name a use for an old jar"], "answer": [""], "checker": ["open"]}
+    trace = "<reasoning>What is small and gets lost at home? Buttons. A jar shows them.</reasoning>"
+    good = "Keep buttons in it, sorted by colour, on the window sill where the light falls through"
+    assert part("open", f"{good} the glass.", **jar) == pytest.approx(0.22, abs=0.005)
+    assert part("open", "It depends on many factors.", **jar) == 0.0
 
 
 def test_length_pays_only_with_a_right_answer():
@@ -170,6 +190,20 @@ def test_a_part_that_is_not_a_number_is_a_failure():
     tally = rewards.Tally(most=0.1)
     with pytest.warns(UserWarning, match="the value is nan"):
         assert tally.attempt("x", lambda: math.nan, 0.0) == 0.0
+
+
+def hang_in_python():
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("hang", [hang_in_python, lambda: time.sleep(30)])
+def test_a_scoring_that_hangs_is_a_failure_and_costs_no_more_than_its_time(hang):
+    tally = rewards.Tally(most=0.1, seconds=0.3)
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match="TimeoutError: no answer after 0.3 seconds"):
+        assert tally.attempt("x", hang, 0.0) == 0.0
+    assert time.monotonic() - start < 3
 
 
 # --- What a configuration can ask for ---------------------------------------------------------

@@ -30,6 +30,7 @@ RESULTS = {
     "recipe": "r",
     "seed": 0,
     "wall_seconds": 60.0,
+    "submission": "after_grpo",
     "evaluation": dict.fromkeys(("stock", "after_sft", "after_grpo"), SCORES),
 }
 TAKE_FOLDER = """

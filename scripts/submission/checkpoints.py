@@ -29,7 +29,7 @@ from flax import nnx
 from tunix.sft import checkpoint_manager
 
 # %% tags=["modules-only"]
-from submission.run_folder import write_json
+from submission.run_folder import read_json, write_json
 
 # %%
 FACTS = "facts.json"
@@ -91,9 +91,8 @@ def read_step(step: pathlib.Path, parts: Mapping[str, Any]) -> tuple[dict[str, A
         changed = [name for name in arrays if digest(arrays[name]) != digests[name]]
         changed += [name for name in ("model_params",) if name not in arrays]
     except Exception as error:  # whatever damaged bytes make the readers raise
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedStepError(f"{step.name} does not load: {first_line[:200]}") from error
-    if facts["step"] != int(step.name.split(".")[0]):
+        raise DamagedStepError(f"{step.name} does not load: {first_line(error)}") from error
+    if facts["step"] != int(step.name):
         raise DamagedStepError(f"{step.name} says that it is step {facts['step']}")
     if changed:
         raise DamagedStepError(f"{step.name} is not what was saved: {', '.join(changed)} differs")
@@ -128,9 +127,8 @@ def write_step(
     except SAVING_FAILS_WITH as error:
         if isinstance(error, DamagedStepError):
             os.replace(beside / str(step), free_name(folder, step))
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise SaveError(
-            f"Could not save step {step} to {folder}: {reason[:300]}\nIs the disk full? Make "
+            f"Could not save step {step} to {folder}: {first_line(error)}\nIs the disk full? Make "
             "room, or choose another disk with OUT (or --out). The steps saved before are good."
         ) from error
     finally:
@@ -173,6 +171,11 @@ def remove_step(folder: pathlib.Path, step: int) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(folder / str(step), doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 def restore_newest(
@@ -232,8 +235,31 @@ def save_again(folder: pathlib.Path, step: int, policy: nnx.Module) -> int:
     return last
 
 
+def restore_adapter(policy: nnx.Module, step: pathlib.Path) -> None:
+    """Loads the adapter of a step into the policy, by the same calls as the judges."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        nnx.state(policy, nnx.LoRAParam),
+    )
+    path = step.resolve() / "model_params"
+    nnx.update(policy, ocp.StandardCheckpointer().restore(path, target))
+
+
+def restore_earlier(policy: nnx.Module, folder: pathlib.Path) -> dict[str, Any]:
+    """Loads the highest step of an earlier run; returns where its stage was, as far as is known.
+
+    Raises:
+      FileNotFoundError: the folder holds no step.
+    """
+    places = (folder / "checkpoints" / "actor", folder / "actor", folder)
+    actor = next((place for place in places if checkpoint_steps(place)), folder)
+    step = restore_submission(policy, actor)
+    print(f"goes on from {actor / str(step)}")
+    return read_json(actor / str(step) / FACTS, {}).get("state", {})
+
+
 def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
-    """Loads the highest step into the policy, by the same calls as the judges.
+    """Loads the highest step into the policy.
 
     Returns:
       The step.
@@ -244,10 +270,5 @@ def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
     steps = checkpoint_steps(actor)
     if not steps:
         raise FileNotFoundError(f"{actor} holds no checkpoint: no folder there is all digits.")
-    adapter = nnx.state(policy, nnx.LoRAParam)
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), adapter
-    )
-    path = actor / str(steps[-1]) / "model_params"
-    nnx.update(policy, ocp.StandardCheckpointer().restore(path, target))
+    restore_adapter(policy, actor / str(steps[-1]))
     return steps[-1]

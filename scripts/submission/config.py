@@ -311,6 +311,9 @@ class Chip:
     pass_tokens: int = 16_384  # per chip and pass: the matrix units are busy with fewer already
 
 
+CHECK_SECONDS = 60.0  # for a look at one answer; one that takes longer has failed
+
+
 @dataclasses.dataclass(frozen=True)
 class Rewards:
     """The weights of the reward, and its length band in words of the trace.
@@ -331,6 +334,7 @@ class Rewards:
     extras: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of `more_rewards`
     late: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights at the end
     most_failures: float = 0.02  # share of failed scorings after which the run stops
+    seconds: float = CHECK_SECONDS  # for one scoring; one that takes longer has failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -499,6 +503,7 @@ class Recipe:
     sft: str = "warm_start_grpo"  # a key of Profile.sft_sources
     curriculum: Curriculum | None = None
     rewards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    continues: float = 0.0  # not 0: it goes on from an earlier run, at so much of its rate
 
     def applied(self, profile: Profile) -> Profile:
         """The profile as this recipe changes it."""
@@ -506,7 +511,13 @@ class Recipe:
         if self.curriculum is not None:
             grpo = dataclasses.replace(grpo, curriculum=self.curriculum)
         rewards = dataclasses.replace(profile.rewards, **self.rewards)
-        return dataclasses.replace(profile, grpo=grpo, rewards=rewards)
+        sft = profile.sft
+        if self.continues:
+            sft = dataclasses.replace(sft, steps=0)
+            rate = self.continues * grpo.optimizer.peak_rate
+            optimizer = dataclasses.replace(grpo.optimizer, peak_rate=rate)
+            grpo = dataclasses.replace(grpo, optimizer=optimizer)
+        return dataclasses.replace(profile, sft=sft, grpo=grpo, rewards=rewards)
 
 
 RECIPES = {
@@ -523,6 +534,7 @@ RECIPES = {
         "further reward parts: trace structure, stated confidence, teacher's words",
         rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05}),
     ),
+    "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
 }
 
 
@@ -531,7 +543,8 @@ RECIPES = {
 # from outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`;
 # `SWITCHED_ON` names sources to add. A run that finds itself unfinished in its folder goes on.
 # `RESUME=1` insists on that: another configuration is an error, and a finished run is left alone.
-# `RESUME=0` starts anew.
+# `RESUME=0` starts anew. `START_FROM` is the earlier run of the recipe `continue`, and `PUBLISH_AS`
+# the Kaggle model to upload to.
 
 
 # %%
@@ -545,6 +558,8 @@ class Run:
     minutes: float | None  # None: the run is limited by steps
     out: str
     resume: bool | None  # None: if there is an unfinished run of this configuration
+    start_from: str = ""  # the folder of an earlier run
+    publish_as: str = ""  # user/model on Kaggle
 
     @property
     def model(self) -> StockModel:
@@ -553,7 +568,9 @@ class Run:
 
     @property
     def sft_sources(self) -> tuple[Source, ...]:
-        """Where the rows of the warm start come from."""
+        """Where the rows of the warm start come from, if there is one."""
+        if not self.profile.sft.steps:
+            return ()
         return self.profile.sft_sources[RECIPES[self.recipe].sft]
 
     @property
@@ -597,6 +614,12 @@ def read_run(environment: Mapping[str, str], platform: str) -> Run:
         )
     pick("model", profile.model, STOCK_MODELS)
     resume = pick("RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True})
+    start_from = environment.get("START_FROM", "")
+    if bool(start_from) != bool(recipe.continues):
+        raise ValueError(
+            "The recipe 'continue' and START_FROM, the folder of an earlier run, need each other: "
+            f"RECIPE={name!r}, START_FROM={start_from!r}."
+        )
     return Run(
         profile=recipe.applied(profile),
         recipe=name,
@@ -604,4 +627,6 @@ def read_run(environment: Mapping[str, str], platform: str) -> Run:
         minutes=number(environment, "MINUTES", float),
         out=environment.get("OUT") or "outputs",
         resume=resume,
+        start_from=start_from,
+        publish_as=environment.get("PUBLISH_AS", ""),
     )

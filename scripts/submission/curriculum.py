@@ -95,14 +95,18 @@ class PromptSampler:
     def state(self) -> dict[str, Any]:
         """What a save has to keep: draws, and by cell how many were taken and how they fared."""
         cells = [[*cell, x.taken, x.success] for cell, x in self.cells.items()]
-        return {"draws": self.draws, "cells": cells}
+        return {"draws": self.draws, "cells": cells, "seed": self.seed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a save."""
-        self.draws = state["draws"]
-        for *cell, taken, success in state["cells"]:
-            found = self.cells[tuple(cell)]
-            found.taken, found.success = taken, success
+        """Goes on from a save, of this run or of an earlier one with the same rows.
+
+        Raises:
+          KeyError: the rows are others.
+        """
+        found = [(self.cells[tuple(x[:-2])], *x[-2:]) for x in state["cells"]]
+        self.draws, self.seed = state["draws"], state["seed"]
+        for cell, taken, success in found:
+            cell.taken, cell.success = taken, success
 
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""

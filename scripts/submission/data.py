@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 # %% tags=["modules-only"]
+from submission.budget import within
 from submission.checkers import check
-from submission.config import Lengths, MixtureShares, Source
+from submission.config import CHECK_SECONDS, Lengths, MixtureShares, Source
 from submission.mixture import Decontaminator, mixture_shares, question_key
 from submission.prompts import TAGS, TURN_END, TURN_START, Example, render_prompt, render_target
 from submission.reading import SourceDown, read_source
@@ -76,8 +77,8 @@ def gold_fault(example: Example) -> str:
     if example.checker == "open":
         return ""
     try:
-        right = check(example, example.answer)
-    except RuntimeError:
+        right = within(CHECK_SECONDS, lambda: check(example, example.answer))
+    except (RuntimeError, TimeoutError):
         return "gold answer could not be checked"
     if right is None:
         return "gold answer cannot be read"

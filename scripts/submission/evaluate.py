@@ -20,15 +20,16 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 # %% tags=["modules-only"]
-from submission.budget import Deadline, until
+from submission.budget import Deadline, until, within
 from submission.checkers import LONGEST_ANSWER, check
+from submission.config import CHECK_SECONDS
 from submission.open_answers import open_score
 from submission.prompts import CUT_MARK, TAGS, TURN_END, Completion, Example, parse, render_prompt
 from submission.rollout import ended, mark_cut
@@ -85,16 +86,20 @@ def judge_open(example: Example, completion: Completion, tokens: int, stopped: b
     return Answered(example, completion, tokens, stopped, False, False, score, leniently)
 
 
+def judge_exactly(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores an answer that has a gold one; leniently, whatever its format."""
+    right = completion.in_format and check(example, completion.answer) is True
+    leniently = right or is_right_leniently(completion, example)
+    return Answered(example, completion, tokens, stopped, right, leniently)
+
+
 def judge(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
     """Scores one completion. A checker that fails, not the answer, is tried twice and counted."""
-    if example.checker == "open":
-        return judge_open(example, completion, tokens, stopped)
+    score = judge_open if example.checker == "open" else judge_exactly
     for _ in range(2):
         try:
-            right = completion.in_format and check(example, completion.answer) is True
-            leniently = right or is_right_leniently(completion, example)
-            return Answered(example, completion, tokens, stopped, right, leniently)
-        except RuntimeError as error:
+            return within(CHECK_SECONDS, lambda: score(example, completion, tokens, stopped))
+        except (RuntimeError, TimeoutError) as error:
             warnings.warn(f"An answer could not be checked: {error}", stacklevel=2)
     return Answered(example, completion, tokens, stopped, False, False, failed=True)
 
@@ -209,6 +214,16 @@ def worse_beyond_noise(before: Sequence[Answered], after: Sequence[Answered]) ->
     lost = sum(a.right and not b.right for a, b in pairs)
     won = sum(b.right and not a.right for a, b in pairs)
     return lost - won > 1.96 * math.sqrt(lost + won)
+
+
+def better_one(earlier: Mapping[str, Sequence[Answered]], last: Sequence[Answered]) -> str | None:
+    """The evaluation that was better than the last by more than chance, the best of several."""
+    better = {
+        name: sum(row.right for row in rows)
+        for name, rows in earlier.items()
+        if worse_beyond_noise(rows, last)
+    }
+    return max(better, key=better.get, default=None)
 
 
 def summarise(answered: Sequence[Answered]) -> dict[str, Any]:

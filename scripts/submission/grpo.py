@@ -19,6 +19,7 @@
 import dataclasses
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -34,12 +35,12 @@ from submission.budget import Deadline
 from submission.config import Profile, Run
 from submission.curriculum import PromptSampler
 from submission.data import Mixture, prompt_columns
-from submission.guards import signs_of_collapse
+from submission.guards import sampled_reward, signs_of_collapse
 from submission.losses import ChunkedGRPOConfig, completion_log_probs
 from submission.memory import plan_memory
 from submission.model import DATA_AXES, frozen_copy
 from submission.prompts import Example
-from submission.rewards import EXTRA_SETUPS, Context, Scorer
+from submission.rewards import EXTRA_SETUPS, Context, Scorer, earned
 from submission.rollout import EngineConfig, PolicyRollout
 from submission.stages import Session, Stage, finished_stage
 from submission.texts import PLAIN, Vocabulary
@@ -51,9 +52,12 @@ SPARE_STEPS = 10.0  # no step is begun unless so many fit: one that is as slow s
 
 
 def metric_function(
-    scorer: Scorer, sampler: PromptSampler, record: Callable[..., None]
+    scorer: Scorer, sampler: PromptSampler, record: Callable[..., None], cluster: Any
 ) -> Callable[..., dict[str, Any]]:
-    """A metric function with the signature that Tunix's learner calls; `record` gets the means."""
+    """A metric function with the signature that Tunix's learner calls; `record` gets the means.
+
+    Among them is what each part of the reward has earned (`from_…`), and where the time went.
+    """
 
     def group_metrics(
         prompts: Sequence[str],
@@ -87,7 +91,15 @@ def metric_function(
                 means[name] = np.mean(np.array(parts[name])[~is_open])
         for name in scorer.weights.extras:
             means[name] = np.mean(parts[name])
-        record(**means, failed=float(scorer.tally.failed.total()))
+        as_arrays = {name: np.array(values) for name, values in parts.items()}
+        gains = earned(as_arrays, scorer.weights, scorer.context.progress)
+        means |= {f"from_{name}": np.mean(x) for name, x in gains.items() if name in means}
+        record(
+            **means,
+            failed=float(scorer.tally.failed.total()),
+            rollout_seconds=cluster.rollout_seconds,
+            reward_seconds=scorer.seconds,
+        )
         return {}  # nothing for Tunix's own log
 
     return group_metrics
@@ -129,7 +141,16 @@ def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
 
 
 class ChunkedCluster(rl_cluster.RLCluster):
-    """Tunix's cluster, whose reference never makes all logits at once."""
+    """Tunix's cluster, whose reference never makes all logits at once, and which times rollouts."""
+
+    rollout_seconds: float = 0.0  # of the last one
+
+    def generate(self, *arguments: Any, **keywords: Any) -> Any:
+        """Completions, as Tunix's cluster makes them."""
+        start = time.monotonic()
+        found = super().generate(*arguments, **keywords)
+        self.rollout_seconds = time.monotonic() - start
+        return found
 
     def get_ref_per_token_logps(
         self,
@@ -204,6 +225,14 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
     return cluster
 
 
+def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
+    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
+    try:
+        sampler.restore(state)
+    except KeyError as error:
+        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
+
+
 def train_grpo(
     policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
 ) -> dict[str, Any]:
@@ -237,6 +266,7 @@ def train_grpo(
             guards=run.profile.guards,
             most_tokens=run.profile.lengths.completion,
         ),
+        score=functools.partial(sampled_reward, guards=run.profile.guards),
     )  # fmt: skip
     stage.attach(cluster.actor_trainer, run.profile.remat)
     if stage.restored:
@@ -244,6 +274,8 @@ def train_grpo(
         sampler.restore(stage.restored["sampler"])
         scorer.tally.restore(stage.restored["tally"])
         generated = stage.restored["tokens"]
+    elif "sampler" in session.earlier:
+        draw_on(sampler, session.earlier["sampler"])
 
     def record(**numbers: Any) -> None:
         nonlocal generated
@@ -254,7 +286,7 @@ def train_grpo(
         rl_cluster=cluster,
         algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
-        metric_fns=[metric_function(scorer, sampler, record)],
+        metric_fns=[metric_function(scorer, sampler, record, cluster)],
     )
     learner.completion_step, learner.record = run.profile.generation.completion_step, record
     # Where the trainer is; the learner would skip as many batches, and ours begin there.

@@ -28,6 +28,20 @@ def running_means(history: Sequence[Mapping[str, Any]], name: str, window: int) 
     return [float(np.mean(values[i : i + window])) for i in range(len(values) - window + 1)]
 
 
+def sampled_reward(
+    history: Sequence[Mapping[str, Any]], guards: Guards
+) -> tuple[float, float] | None:
+    """Mean reward of the last steps and its standard error; None as long as they are too few.
+
+    >>> sampled_reward([{"reward": 0.25}, {"reward": 0.75}], Guards(window=2))
+    (0.5, 0.25)
+    """
+    rewards = [line["reward"] for line in history if "reward" in line][-guards.window :]
+    if len(rewards) < guards.window:
+        return None
+    return float(np.mean(rewards)), float(np.sqrt(np.var(rewards, ddof=1) / len(rewards)))
+
+
 def signs_of_collapse(
     history: Sequence[Mapping[str, Any]], guards: Guards, most_tokens: int
 ) -> tuple[list[str], bool]:
@@ -44,7 +58,7 @@ def signs_of_collapse(
         if means := running_means(history, name, guards.window):
             found.append((f"{text} ({name} {means[-1]:.3g})", value(means), *limits))
 
-    look("in_format", "the format is being forgotten", lambda m: 1 - m[-1] / max(1e-6, *m),
+    look("in_format", "the format is being forgotten", lambda m: (max(m) - m[-1]) / max(0.1, *m),
          guards.format_lost)  # fmt: skip
     look("tokens", "completions run into their limit", lambda m: m[-1] / most_tokens,
          guards.length)  # fmt: skip

@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,12 +64,14 @@ class StepLog:
         start: int = 0,
         most_skipped: int = 5,
         lines: int = 15,
+        listeners: Sequence[Callable[[dict[str, Any]], None]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """A log that goes on after step `start`; what the file has beyond it is dropped."""
         self.path, self.stage, self.shown = path, stage, shown
         self.most_skipped, self._every = most_skipped, max(1, steps // lines)
         self._clock, self._start = clock, clock()
+        self._listeners = list(listeners)
         self._values: dict[int, dict[str, list[Any]]] = {}
         self._began: dict[int, float] = {}
         self._planned: dict[int, int] = {}
@@ -136,6 +139,7 @@ class StepLog:
         self.history.append(line)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+        self._tell(line)
         self._show(line, self._planned.pop(step))
         if bad:
             print(f"{self.stage} {step}: {' and '.join(bad)} not finite; the step was left out")
@@ -146,6 +150,15 @@ class StepLog:
                 f"({', '.join(bad)}). None of them changed anything: the checkpoints are good. "
                 "Lower the learning rate of this stage in the configuration."
             )
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        """Tells the listeners of a line. One that fails is told nothing more: the log is here."""
+        for listener in list(self._listeners):
+            try:
+                listener(line)
+            except Exception as error:
+                self._listeners.remove(listener)
+                warnings.warn(f"{listener} takes no more lines of the log: {error}", stacklevel=2)
 
     def _show(self, line: dict[str, Any], planned: int) -> None:
         step = line["step"]

@@ -8,7 +8,6 @@
 # %%
 import dataclasses
 import pathlib
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,39 +26,26 @@ from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
 # %% tags=["modules-only"]
+from submission.budget import within
 from submission.config import Adapter, StockModel
 
 
 # %%
 def download(model: StockModel, minutes: float) -> str:
-    """The model's directory by `kagglehub`, within a time limit.
-
-    On Kaggle, `kagglehub` waits for ever for a model that it cannot attach, so the wait
-    happens in a thread of its own, which is left behind when time is up.
+    """The model's directory by `kagglehub`, which on Kaggle waits for ever for what it lacks.
 
     Raises:
       RuntimeError: the download failed or took too long; says what to do.
     """
-    result: dict[str, Any] = {}
-
-    def fetch() -> None:
-        try:
-            result["path"] = kagglehub.model_download(model.handle)
-        except Exception as error:  # whatever went wrong, the remedy is the same
-            result["error"] = error
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    thread.join(minutes * 60)
-    if "path" in result:
-        return str(result["path"])
-    cause = result.get("error", f"no answer within {minutes:g} minutes")
-    raise RuntimeError(
-        f"Could not get {model.handle}: {cause}\n"
-        "On Kaggle: attach the model ('Add Input' > 'Models'), accept its licence on its page, "
-        "and switch the internet on ('Settings' > 'Internet'). Elsewhere: log in to Kaggle with "
-        "KAGGLE_USERNAME and KAGGLE_KEY, or use PROFILE=tiny, which needs no network."
-    )
+    try:
+        return str(within(60 * minutes, lambda: kagglehub.model_download(model.handle)))
+    except Exception as error:  # whatever went wrong, the remedy is the same
+        raise RuntimeError(
+            f"Could not get {model.handle}: {error}\n"
+            "On Kaggle: attach the model ('Add Input' > 'Models'), accept its licence on its page, "
+            "and switch the internet on ('Settings' > 'Internet'). Elsewhere: log in to Kaggle "
+            "with KAGGLE_USERNAME and KAGGLE_KEY, or use PROFILE=tiny, which needs no network."
+        ) from error
 
 
 def locate(model: StockModel, minutes: float) -> pathlib.Path:

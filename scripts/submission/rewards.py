@@ -14,6 +14,18 @@
 # The format is a *gate*: what does not pass it earns nothing at all, and passing it earns only
 # a tenth. After the warm start nearly every completion passes, and what is left to earn is being
 # right. Length pays only with a right answer, so that no style can make up for a wrong one.
+#
+# To the question *What is 6 times 7?* (gold answer 42):
+#
+# | part | passes | fails |
+# |---|---|---|
+# | `in_format` | `<reasoning>6*7</reasoning><answer>42</answer>` | the same, and one word more |
+# | `right` | `<answer>42.0</answer>`, `<answer>forty-two</answer>` | `<answer>42 or 43</answer>` |
+# | `length` | a trace within the band, and 42 | the same trace, and 43 |
+#
+# To *Name a use for an old jar*, the answer "Keep buttons in it, sorted by colour, on the window
+# sill where the light falls through the glass." earns 0.22 for `open`, and "It depends on many
+# factors." earns 0.
 
 # %%
 import collections
@@ -23,6 +35,7 @@ import json
 import math
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +43,7 @@ from typing import Any
 import numpy as np
 
 # %% tags=["modules-only"]
+from submission.budget import within
 from submission.checkers import check
 from submission.config import Rewards
 from submission.open_answers import open_score
@@ -103,7 +117,8 @@ def reward_partly(completion: Completion) -> float:
 # **What a failure is.** A reward that cannot be computed (a child process that cannot be
 # started, say) is not a wrong answer. The part counts as 0, because a part that paid could be
 # broken on purpose; the failure is counted by name, shown in the metrics, and when more than a
-# set share of a part's scorings have failed, the run stops.
+# set share of a part's scorings have failed, the run stops. A scoring that does not come back in
+# time is a failure too.
 
 
 # %%
@@ -116,6 +131,7 @@ class Tally:
     """Scorings and failures by part."""
 
     most: float  # share of failures that is still borne
+    seconds: float = 60.0  # for one scoring
     tried: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     failed: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     grace: int = 20  # failures borne before the share counts
@@ -131,7 +147,7 @@ class Tally:
         self.failed = collections.Counter(state["failed"])
 
     def attempt(self, part: str, function: Callable[[], Any], otherwise: Any) -> Any:
-        """`function()`; or `otherwise`, counted, if it raises.
+        """`function()`; or `otherwise`, counted, if it raises or takes too long.
 
         Raises:
           RewardError: more than the share has failed.
@@ -139,7 +155,7 @@ class Tally:
         with self.lock:
             self.tried[part] += 1
         try:
-            value = function()
+            value = within(self.seconds, function)
             if not np.all(np.isfinite(value)):
                 raise ValueError(f"the value is {value}")
             return value
@@ -308,16 +324,25 @@ def current_weights(weights: Rewards, progress: float) -> dict[str, float]:
     }
 
 
+def earned(parts: Mapping[str, Any], weights: Rewards, progress: float = 0.0) -> dict[str, Any]:
+    """What each part gives: times its weight, over what could be earned at most.
+
+    >>> earned({"in_format": 1.0, "right": 1.0, "length": 0.5}, Rewards())
+    {'in_format': 0.1, 'right': 0.8, 'length': 0.05}
+    """
+    by_name = current_weights(weights, progress)
+    most = by_name["in_format"] + max(by_name["right"] + by_name["length"], by_name["open"])
+    most = max(1.0, most + sum(by_name[name] for name in weights.extras))
+    return {name: by_name[name] * part / most for name, part in parts.items()}
+
+
 def total(parts: Mapping[str, float], weights: Rewards, progress: float = 0.0) -> float:
-    """The weighted sum over what could be earned at most, in 0 to 1.
+    """The reward: the sum of what the parts give, in 0 to 1.
 
     Raises:
       ValueError: the sum is not a finite number. Tunix would count it as 0 without a word.
     """
-    by_name = current_weights(weights, progress)
-    value = sum(by_name[name] * part for name, part in parts.items())
-    most = by_name["in_format"] + max(by_name["right"] + by_name["length"], by_name["open"])
-    value /= max(1.0, most + sum(by_name[name] for name in weights.extras))
+    value = sum(earned(parts, weights, progress).values())
     if not math.isfinite(value):
         raise ValueError(f"The reward is {value}; its parts are {dict(parts)}.")
     return min(1.0, max(0.0, value))
@@ -335,17 +360,19 @@ class Scorer:
     def __init__(self, weights: Rewards, context: Context | None = None) -> None:
         require_parts(weights)
         self.weights, self.context = weights, context or Context()
-        self.tally = Tally(weights.most_failures)
+        self.tally = Tally(weights.most_failures, weights.seconds)
         self.last: tuple[Any, dict[str, list[float]]] = (None, {})
+        self.seconds = 0.0  # of the last batch
 
     def parts(self, completions: Sequence[str], columns: Mapping[str, Any]) -> dict:
         """The parts of a batch, by name, before weighting."""
         texts = [str(text) for text in completions]
         examples = examples_from_columns(len(texts), columns)
         if self.last[0] != (texts, examples):
+            start = time.monotonic()
             parsed = [parse(text) for text in texts]
             scored = score_batch(parsed, examples, self.weights, self.context, self.tally)
-            self.last = (texts, examples), scored
+            self.last, self.seconds = ((texts, examples), scored), time.monotonic() - start
         return self.last[1]
 
     def __call__(

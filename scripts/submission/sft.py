@@ -27,7 +27,7 @@ from submission.packing import (
     row_length,
     rows_per_update,
 )
-from submission.stages import Session, Stage, finished_stage
+from submission.stages import Session, Stage, finished_stage, no_stage
 from submission.updates import make_optimizer
 
 # %%
@@ -58,6 +58,8 @@ def train_sft(
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
     run, folder = session.run, session.folder
     settings, pad_id = run.profile.sft, tokenizer.pad_id()
+    if not settings.steps:  # the run goes on from an earlier one
+        return no_stage("sft")
     if (report := finished_stage(folder, "sft")) is not None:
         if report["steps"]:
             restore_warm_start(policy, session)

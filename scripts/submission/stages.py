@@ -12,9 +12,10 @@
 
 # %%
 import dataclasses
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flax import nnx
@@ -23,17 +24,17 @@ from jax.sharding import Mesh
 # %% tags=["modules-only"]
 from submission.budget import Deadline, Pace, StopRequest
 from submission.checkpoints import (
+    FACTS,
     SaveError,
     checkpoint_steps,
     free_name,
-    read_facts,
     remove_step,
     restore_newest,
     write_step,
 )
 from submission.config import Run
 from submission.metrics import SilentBar, StepLog, all_finite, read_lines, total_seconds
-from submission.run_folder import RunFolder
+from submission.run_folder import RunFolder, read_json
 from submission.updates import make_schedule, use_adapter_only_step
 
 
@@ -48,6 +49,12 @@ def finished_stage(folder: RunFolder, name: str) -> dict[str, Any] | None:
     return {**report, "history": history}
 
 
+def no_stage(name: str) -> dict[str, Any]:
+    """The report of a stage that a recipe leaves out."""
+    nothing = {"steps": 0, "planned": 0, "seconds": 0.0, "tokens": 0, "skipped": 0}
+    return {"name": name, **nothing, "history": []}
+
+
 @dataclasses.dataclass
 class Session:
     """What all stages of a run share."""
@@ -57,6 +64,8 @@ class Session:
     folder: RunFolder
     deadline: Deadline
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    listeners: Sequence[Callable[[dict[str, Any]], None]] = ()  # of the lines of the log
+    earlier: dict[str, Any] = dataclasses.field(default_factory=dict)  # state of an earlier run
     save_seconds: float = 0.0  # of the slowest save so far
     evaluation_seconds: float = 0.0  # of the last evaluation
 
@@ -64,6 +73,10 @@ class Session:
 def no_signs(history: list[dict[str, Any]]) -> tuple[list[str], bool]:
     """For a stage that cannot go astray."""
     return [], False
+
+
+def no_score(history: list[dict[str, Any]]) -> None:
+    """For a stage whose saves are not compared."""
 
 
 class Stage:
@@ -84,6 +97,7 @@ class Stage:
         slack: float = 1.0,
         state: Callable[[], dict[str, Any]] = dict,
         signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = no_signs,
+        score: Callable[[list[dict[str, Any]]], tuple[float, float] | None] = no_score,
     ) -> None:
         """A stage under a deadline.
 
@@ -100,6 +114,7 @@ class Stage:
           slack: how many typical steps have to fit into the time left.
           state: gives the stage's own state, for a save.
           signs: what is wrong with the last lines of the log, and whether it is past a limit.
+          score: how good the policy is by the last lines of the log, and the standard error.
         """
         self.session, self.name, self.settings = session, name, settings
         self.deadline, self.shown, self.slack, self.state = deadline, shown, slack, state
@@ -108,7 +123,7 @@ class Stage:
         self.restored: dict[str, Any] = {}  # the stage's own state, from the save it goes on from
         self.saving_seconds = 0.0
         self.returns: list[int] = []  # steps after which it went back to a good save
-        self._signs, self._warned = signs, []
+        self._signs, self._warned, self._score = signs, [], score
         self._saved: int | None = None
         self._schedule = make_schedule(settings.optimizer, settings.steps)
 
@@ -136,8 +151,9 @@ class Stage:
             steps=self.settings.steps,
             start=start,
             most_skipped=self.session.run.profile.most_skipped,
+            listeners=self.session.listeners,
         )
-        self._trainer, self._step = trainer, start
+        self._step = start
         self._saved = start * self.updates_per_step if start else None
         self._last_save = time.monotonic()
         accumulated = trainer.config.get_with_default("gradient_accumulation_steps", 1)
@@ -224,6 +240,7 @@ class Stage:
             "state": self.state(),
             "returns": self.returns,
             "good": not self._warned,
+            "score": self._score(self._lines()),
         }
         for attempt in (1, 2):
             try:
@@ -243,10 +260,14 @@ class Stage:
         self.saving_seconds += self._last_save - start
         self.session.save_seconds = max(self.session.save_seconds, self._last_save - start)
 
+    def _lines(self) -> list[dict[str, Any]]:
+        """The log since the stage began or last went back."""
+        since = self.returns[-1] if self.returns else 0
+        return [line for line in self.log.history if line["step"] > since]
+
     def _gone_astray(self, step: int, policy: nnx.Module, optimizer: nnx.Optimizer) -> bool:
         """Warns of signs of a collapse; past the limit, goes back to the last good save."""
-        since = self.returns[-1] if self.returns else 0
-        signs, past_limit = self._signs([x for x in self.log.history if x["step"] > since])
+        signs, past_limit = self._signs(self._lines())
         if signs and not self._warned:
             print(f"{self.name} {step}: {'; '.join(signs)}")
         self._warned = signs
@@ -276,14 +297,37 @@ class Stage:
 
     def _is_good(self, step: int) -> bool:
         """Was a step saved while there was no sign of a collapse?"""
-        return bool(read_facts(self.saves / str(step)).get("good", True))
+        return bool(self._facts(step).get("good", True))
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """The facts of a save; of one that is damaged, that it is not good."""
+        return read_json(self.saves / str(step) / FACTS, {"good": False})
+
+    def _best(self) -> tuple[int | None, tuple[float, float]]:
+        """The good save with the highest score, and its score."""
+        scores = {
+            step: tuple(facts["score"])
+            for step in checkpoint_steps(self.saves)
+            if (facts := self._facts(step)).get("good") and facts.get("score")
+        }
+        best = max(scores, key=lambda step: scores[step][0], default=None)
+        return best, scores.get(best, (-math.inf, 0.0))
 
     def _prune(self, keep: int) -> None:
-        """Removes all but the last steps, and the last good one."""
+        """Removes all but the last steps, the last good one, and the best one."""
         steps = checkpoint_steps(self.saves)
         good = next((step for step in reversed(steps) if self._is_good(step)), None)
-        for step in set(steps[:-keep]) - {*self.always, good}:
+        for step in set(steps[:-keep]) - {*self.always, good, self._best()[0]}:
             remove_step(self.saves, step)
+
+    def _better_save(self) -> int | None:
+        """A save that scored higher than the stage did at its end, by more than chance."""
+        step, (mean, error) = self._best()
+        at_the_end = self._score(self._lines())
+        if at_the_end is None:
+            return None
+        beyond_noise = 1.96 * math.hypot(error, at_the_end[1])
+        return step if mean - at_the_end[0] > beyond_noise else None
 
     # --- The end --------------------------------------------------------------------------------
 
@@ -302,6 +346,7 @@ class Stage:
             "saving_seconds": round(self.saving_seconds, 1),
             "skipped": self.log.skipped,
             "returns": self.returns,
+            "better_save": self._better_save(),
             **numbers,
         }
         self.session.folder.finish_stage(found)

@@ -1,0 +1,443 @@
+"""What each choice is worth: the tiny run again and again, each time without one of them.
+
+    python scripts/ablate.py [--rows NAME ...] [--seeds 0 1 2] [--jobs N] [--out DIR] [--write]
+
+Every row is trained from the same data with the same number of steps, once per seed, in a process
+of its own, and evaluated on the same held-out rows; runs that differ in GRPO only share their warm
+start. What is done already is in DIR (by default `outputs/ablations`), so the command goes on
+where it was broken off. `--write` puts the table and the plot into `data/`.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+from flax import nnx
+
+from submission import (
+    budget,
+    checkpoints,
+    config,
+    evaluate,
+    grpo,
+    model,
+    prepared,
+    rewards,
+    rollout,
+    run_folder,
+    sft,
+    stages,
+    updates,
+)
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
+NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
+NO_GUARDS = config.Guards(format_lost=NEVER, length=NEVER, entropy_lost=NEVER, kl=NEVER)
+TABLE, PLOT = ROOT / "data" / "ablations.md", ROOT / "data" / "ablations.png"
+
+
+# --- What can be taken away ---------------------------------------------------------------------
+
+
+def without_eos() -> Any:
+    """Sampled tokens come without the EOS that ended them, as from Tunix's own rollout."""
+    whole = rollout.PolicyRollout.generate
+
+    def generate(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        found, eos = whole(self, *arguments, **keywords), self.eos_id()
+        tokens = [row[:-1] if len(row) > 1 and row[-1] == eos else row for row in found.tokens]
+        return dataclasses.replace(found, tokens=tokens)
+
+    return mock.patch.object(rollout.PolicyRollout, "generate", generate)
+
+
+def same_noise() -> Any:
+    """Every call of the rollout draws with the same key, as with Tunix's fixed seed."""
+    whole = rollout.PolicyRollout.generate
+
+    def generate(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        self.calls = 0
+        return whole(self, *arguments, **keywords)
+
+    return mock.patch.object(rollout.PolicyRollout, "generate", generate)
+
+
+def stock_kl() -> Any:
+    """Tunix's default estimator, whose gradient is zero in expectation."""
+    whole = grpo.algorithm_config
+
+    def settings(profile: config.Profile) -> Any:
+        return dataclasses.replace(whole(profile), kl_loss_mode="kl")
+
+    return mock.patch.object(grpo, "algorithm_config", settings)
+
+
+def stock_reference() -> Any:
+    """The reference is the model before the warm start: its adapter does nothing."""
+
+    def stock(policy: nnx.Module) -> nnx.Module:
+        graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
+        return nnx.merge(graph, jax.tree.map(lambda x: x * 0, adapter), base, copy=False)
+
+    return mock.patch.object(grpo, "frozen_copy", stock)
+
+
+@contextlib.contextmanager
+def no_master_weights() -> Any:
+    """The optimizer adds its updates to the adapter in the adapter's own dtype."""
+
+    def plain(settings: config.Optimizer) -> Any:
+        return updates.injected_adamw(settings, settings.peak_rate)
+
+    on_sft = mock.patch.object(sft, "make_optimizer", plain)
+    on_grpo = mock.patch.object(grpo, "make_optimizer", plain)
+    with on_sft, on_grpo:
+        yield
+
+
+def no_gate() -> Any:
+    """A right answer pays in full in whatever form it comes."""
+
+    def right(completion: Any, example: Any) -> float:
+        found = rewards.check(example, completion.answer) is True
+        return float(found or evaluate.is_right_leniently(completion, example))
+
+    return mock.patch.object(rewards, "reward_right", right)
+
+
+def with_rewards(**changes: Any) -> Callable[[config.Profile], config.Profile]:
+    """A change of the weights."""
+
+    def changed(profile: config.Profile) -> config.Profile:
+        return dataclasses.replace(profile, rewards=dataclasses.replace(profile.rewards, **changes))
+
+    return changed
+
+
+def with_learnability(profile: config.Profile) -> config.Profile:
+    """Prompts are drawn by how much there is to learn from them."""
+    settings = dataclasses.replace(profile.grpo, curriculum=config.Curriculum("learnability"))
+    return dataclasses.replace(profile, grpo=settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    title: str
+    patches: tuple[Callable[[], Any], ...] = ()
+    change: Callable[[config.Profile], config.Profile] = lambda profile: profile
+    warm_start: str = "float32"  # a key of WARM_STARTS; empty: none
+    against: str = "full"  # the line to compare it with
+
+
+WARM_STARTS: dict[str, tuple[str, tuple[Callable[[], Any], ...]]] = {
+    "float32": ("float32", ()),
+    "bfloat16": ("bfloat16", ()),
+    "no_master": ("bfloat16", (no_master_weights,)),
+}
+STOCK = (without_eos, same_noise, stock_kl, stock_reference, no_master_weights)
+ROWS = {
+    "full": Row("all of it"),
+    "no_sft": Row("no warm start: GRPO from the stock model", warm_start=""),
+    "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
+    "same_noise": Row("the same noise at every step", (same_noise,)),
+    "stock_kl": Row("Tunix's KL estimator, stock reference", (stock_kl, stock_reference)),
+    "no_length": Row(
+        "no reward for the length", change=with_rewards(length=0.0, right=0.9, late={})
+    ),
+    "no_gate": Row("no format gate: right answers pay in any form", (no_gate,)),
+    "learnability": Row("prompts drawn by learnability", change=with_learnability),
+    "bfloat16": Row("all of it, in bfloat16", warm_start="bfloat16"),
+    "no_master": Row(
+        "in bfloat16 without float32 master weights",
+        (no_master_weights,), warm_start="no_master", against="bfloat16",
+    ),
+    "stock": Row(
+        "in bfloat16, all of Tunix's defaults at once",
+        STOCK, warm_start="no_master", against="bfloat16",
+    ),
+}  # fmt: skip
+SFT_ONLY = {"float32": "sft_only", "bfloat16": "sft_only_half", "no_master": "sft_only_no_master"}
+TITLES = {
+    "stock_gemma": "the stock model, leniently",
+    "sft_only": "warm start only",
+    "sft_only_half": "warm start only, in bfloat16",
+    "sft_only_no_master": "warm start only, in bfloat16 without float32 master weights",
+    **{name: row.title for name, row in ROWS.items()},
+}
+
+
+# --- One run ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Bench:
+    """What all runs of a process share."""
+
+    out: pathlib.Path
+    run: config.Run
+    tokenizer: Any
+    mesh: Any
+    rows: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, out: pathlib.Path, seed: int) -> "Bench":
+        """Reads tokenizer and rows."""
+        run = config.read_run({"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0"}, "cpu")
+        settings = dataclasses.replace(run.profile.grpo, steps=GRPO_STEPS, save_every=GRPO_STEPS)
+        profile = dataclasses.replace(run.profile, grpo=settings, guards=NO_GUARDS)
+        run = dataclasses.replace(run, profile=profile)
+        tokenizer = model.load_tokenizer(model.locate(run.model, 1))
+        return cls(out, run, tokenizer, model.make_mesh(), prepared.rows_of_run(run, tokenizer))
+
+    def policy(self, dtype: str) -> nnx.Module:
+        """The stock model with a fresh adapter."""
+        stock = dataclasses.replace(self.run.model, dtype=dtype)
+        loaded = model.load_stock(stock, model.locate(stock, 1), self.mesh)
+        return model.add_adapter(loaded, self.run.profile.adapter, self.run.seed, self.mesh)
+
+    def evaluated(self, policy: nnx.Module) -> dict[str, Any]:
+        """Scores on the held-out rows."""
+        profile, lengths = self.run.profile, self.run.profile.lengths
+        sampler = model.make_sampler(policy, self.tokenizer, self.run.cache_length)
+        with self.mesh:
+            answered = evaluate.answer_greedily(
+                sampler, self.rows["held_out"].examples, profile.evaluation.batch_size,
+                lengths.prompt, lengths.completion,
+            )  # fmt: skip
+        found = evaluate.summarise(answered)
+        names = ("n", "format", "accuracy", "accuracy_lenient", "stopped", "mean_tokens")
+        return {name: found[name] for name in names}
+
+    @contextlib.contextmanager
+    def session(self, run: config.Run, name: str) -> Any:
+        """A session in a folder of its own, which is removed when all went well."""
+        folder = self.out / "work" / name
+        opened = run_folder.open_run_folder(dataclasses.replace(run, out=str(folder)))
+        yield stages.Session(run, self.mesh, opened, budget.Deadline.after(24 * 3600))
+        opened.release()
+        shutil.rmtree(folder)
+
+    def warm_start(self, name: str) -> dict[str, Any]:
+        """Trains a warm start and keeps its adapter."""
+        dtype, patches = WARM_STARTS[name]
+        policy, label = self.policy(dtype), f"sft_{name}-{self.run.seed}"
+        found = {"stock_gemma": self.evaluated(policy)}
+        with applied(patches), self.session(self.run, label) as session:
+            sft.train_sft(policy, self.tokenizer, self.rows["sft"], session, session.deadline)
+        facts = {"stage": "sft", "config": "", "pace": {}, "state": {}}
+        shutil.rmtree(self.out / label, ignore_errors=True)
+        checkpoints.write_step(self.out / label, 0, policy, None, facts)
+        return found | {SFT_ONLY[name]: self.evaluated(policy)}
+
+    def reinforced(self, name: str) -> dict[str, Any]:
+        """Trains a row with GRPO on its warm start."""
+        row = ROWS[name]
+        run = dataclasses.replace(self.run, profile=row.change(self.run.profile))
+        dtype = WARM_STARTS[row.warm_start][0] if row.warm_start else "float32"
+        policy = self.policy(dtype)
+        if row.warm_start:
+            start = self.out / f"sft_{row.warm_start}-{run.seed}" / "0"
+            checkpoints.restore_adapter(policy, start)
+        with applied(row.patches), self.session(run, f"{name}-{run.seed}") as session:
+            report = grpo.train_grpo(
+                policy, self.tokenizer, self.rows["grpo"], session, session.deadline
+            )
+        curves = {
+            key: [round(line[key], 4) for line in report["history"] if key in line]
+            for key in ("reward", "in_format", "right", "flat_groups", "kl", "entropy", "tokens")
+        }
+        return {name: self.evaluated(policy) | {"curves": curves}}
+
+
+@contextlib.contextmanager
+def applied(patches: Sequence[Callable[[], Any]]) -> Any:
+    """All of them at once."""
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch())
+        yield
+
+
+def do(out: pathlib.Path, job: str) -> None:
+    """One job, `kind:name:seed`; its result is in a file of its own when it is done."""
+    kind, name, seed = job.split(":")
+    start, bench = time.monotonic(), Bench.of(out, int(seed))
+    found = bench.warm_start(name) if kind == "sft" else bench.reinforced(name)
+    seconds = round(time.monotonic() - start, 1)
+    run_folder.write_json(result_file(out, job), {"seed": int(seed), "seconds": seconds, **found})
+
+
+def result_file(out: pathlib.Path, job: str) -> pathlib.Path:
+    """Where the result of a job is kept."""
+    return out / f"{job.replace(':', '-')}.json"
+
+
+# --- All of them --------------------------------------------------------------------------------
+
+
+def jobs_of(rows: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
+    """The jobs, in parts: the second of a seed needs what the first leaves."""
+    starts = dict.fromkeys(ROWS[name].warm_start for name in rows)
+    parts = []
+    for seed in seeds:
+        parts.append([f"sft:{name}:{seed}" for name in starts if name])
+        parts.append([f"grpo:{name}:{seed}" for name in rows])
+    return parts
+
+
+def run_job(out: pathlib.Path, job: str) -> str:
+    """Runs a job in a process of its own, unless it is done; returns what went wrong."""
+    if result_file(out, job).exists():
+        return ""
+    start = time.monotonic()
+    log = out / f"{job.replace(':', '-')}.log"
+    command = [sys.executable, "-W", "ignore", __file__, "--out", str(out), "--job", job]
+    with log.open("w") as file:
+        code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT)
+    print(f"{job}: {'done' if code == 0 else f'exit {code}'}, {time.monotonic() - start:.0f} s",
+          flush=True)  # fmt: skip
+    return "" if code == 0 else f"{job} failed: see {log}"
+
+
+def results_in(out: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """What is there, by row and seed."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for path in sorted(out.glob("*.json")):
+        job = json.loads(path.read_text())
+        for name in {*TITLES} & {*job}:
+            found.setdefault(name, {})[job["seed"]] = job[name]
+    return found
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean over seeds and half of its 95 % interval, by Student's t.
+
+    >>> [round(x, 3) for x in mean_and_interval([0.4, 0.5, 0.6])]
+    [0.5, 0.248]
+    """
+    student = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+    if len(values) < 2:
+        return float(np.mean(values)), float("nan")
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values)), float(student.get(len(values), 1.96) * error)
+
+
+def difference(found: Mapping[str, Mapping[int, dict]], name: str) -> str:
+    """How much a row lies above or below the one to compare with, seed by seed."""
+    against = ROWS[name].against if name in ROWS else "full"
+    if name == against or name == "stock_gemma" or against not in found:
+        return ""
+    pairs = [
+        found[name][seed]["accuracy"] - found[against][seed]["accuracy"]
+        for seed in found[name]
+        if seed in found[against]
+    ]
+    if not pairs:
+        return ""
+    mean, half = mean_and_interval(pairs)
+    return f"{mean:+.3f} ± {half:.3f}"
+
+
+def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
+    """The table, as Markdown."""
+    lines = [
+        "# What each choice is worth",
+        "",
+        f"By `{command}`, {datetime.date.today()}: the tiny profile, {GRPO_STEPS} steps "
+        "of GRPO on 150 of SFT, 600 held-out rows, greedy. Means over seeds; ± is half of a 95 % "
+        "interval over them (Student's t). The difference is to *all of it* in the same dtype, "
+        "seed by seed. The guards against a collapse are off.",
+        "",
+        "| | seeds | accuracy | difference | format | ended by itself | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, title in TITLES.items():
+        if name not in found:
+            continue
+        runs = list(found[name].values())
+        field = "accuracy_lenient" if name == "stock_gemma" else "accuracy"
+        mean, half = mean_and_interval([run[field] for run in runs])
+        others = [np.mean([run[x] for run in runs]) for x in ("format", "stopped", "mean_tokens")]
+        lines.append(
+            f"| {title} | {len(runs)} | {mean:.3f} ± {half:.3f} | {difference(found, name)} | "
+            f"{others[0]:.3f} | {others[1]:.3f} | {others[2]:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
+    """One dot per seed, and the mean, a line per row."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name in TITLES if name in found][::-1]
+    figure, axis = plt.subplots(figsize=(9, 0.4 * len(names) + 1.2), layout="constrained")
+    for height, name in enumerate(names):
+        field = "accuracy_lenient" if name == "stock_gemma" else "accuracy"
+        values = [run[field] for run in found[name].values()]
+        axis.plot(values, [height] * len(values), "o", color="#0072B2", markerfacecolor="none")
+        axis.plot(np.mean(values), height, "|", color="black", markersize=16, markeredgewidth=2)
+    if "full" in found:
+        whole = np.mean([run["accuracy"] for run in found["full"].values()])
+        axis.axvline(whole, color="black", linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
+    axis.set_xlabel("accuracy on 600 held-out rows (a ring per seed, the bar is their mean)")
+    axis.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs what is missing; 0 only if all of it is there."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "outputs" / "ablations")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put table and plot into {TABLE.parent}"
+    )
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    os.chdir(ROOT)  # the configuration's paths are relative to the repository
+    if options.job:
+        do(out, options.job)
+        return 0
+    trouble: list[str] = []
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for part in jobs_of(options.rows, options.seeds):
+            trouble += filter(None, pool.map(lambda job: run_job(out, job), part))
+    found = results_in(out)
+    shown = [x for x in arguments if x not in ("--out", str(options.out))]
+    told = table(found, " ".join(["python scripts/ablate.py", *shown]))
+    print(told)
+    if options.write:
+        TABLE.write_text(told)
+        plot(found, PLOT)
+    print(*trouble, sep="\n")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""The model card of a trained model: what it is, what it learned from, and how it did."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from submission import config, report
+
+NOT_MEASURED = "No results.json lies beside this checkpoint: it has not been evaluated."
+
+
+def results_beside(step: pathlib.Path) -> dict[str, Any] | None:
+    """The results of the run that a step belongs to; None if there are none."""
+    path = step.resolve().parent.parent.parent / "results.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def data_table(run: config.Run) -> str:
+    """What each stage read, as Markdown."""
+    lines = ["| stage | source | licence |", "|---|---|---|"]
+    for stage, sources in (("SFT", run.sft_sources), ("GRPO", run.profile.grpo_sources)):
+        for source in sources:
+            ours = source.adapter == "bundled"
+            licence = "Apache-2.0, made for this project" if ours else source.licence
+            lines.append(f"| {stage} | {source.location} | {licence} |")
+    return "\n".join(lines)
+
+
+def recipe_table(run: config.Run) -> str:
+    """The hyper-parameters, as Markdown."""
+    profile, sft, grpo = run.profile, run.profile.sft, run.profile.grpo
+    rows = {
+        "adapter": f"LoRA, rank {profile.adapter.rank}, alpha {profile.adapter.alpha:g}",
+        "SFT": f"{sft.steps} steps at most, {sft.rows} rows of up to {sft.length} tokens, "
+        f"peak rate {sft.optimizer.peak_rate:g}",
+        "GRPO": f"{grpo.steps} steps at most, {grpo.prompts} prompts × {grpo.generations} "
+        f"completions, peak rate {grpo.optimizer.peak_rate:g}, KL weight {grpo.beta:g}",
+        "lengths": f"prompt {profile.lengths.prompt}, completion {profile.lengths.completion} "
+        "tokens",
+        "seed": run.seed,
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
+
+
+def model_card(run: config.Run, base: str, results: Mapping[str, Any] | None) -> str:
+    """The card, as Markdown with the header that model hubs read."""
+    licence, use = "apache-2.0", "The stock model is this project's own."
+    if run.model.handle:
+        licence = "gemma"
+        use = "Use is subject to the [Gemma Terms of Use](https://ai.google.dev/gemma/terms)."
+    return f"""---
+license: {licence}
+base_model: {base}
+pipeline_tag: text-generation
+language: en
+tags: [lora, grpo, reasoning]
+---
+
+# {run.model.name}, taught to show its work
+
+It answers one question with its reasoning first:
+`<reasoning>…</reasoning><answer>…</answer>`. A LoRA adapter was warm-started on examples of the
+format and then improved by GRPO with exact checkers, in Google's Tunix (recipe `{run.recipe}`).
+
+The prompt is the chat template beside the tokenizer: one user turn, no system turn. Decode
+greedily, up to `<eos>`.
+
+## Scores
+
+{NOT_MEASURED if results is None else report.results_table(results)}
+
+## Data
+
+{data_table(run)}
+
+## Recipe
+
+{recipe_table(run)}
+
+## Limits
+
+It was taught to answer single questions in English. Its traces can be wrong, and a right answer
+does not prove that the trace led to it. {use}
+"""

@@ -1,0 +1,56 @@
+"""A trained model: where its checkpoint is, and how it is loaded."""
+
+import argparse
+import os
+import pathlib
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from submission import checkpoints, config, model
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Without a TPU, JAX would look for one at length.
+if not [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]:
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that name a trained model."""
+    parser.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        default=ROOT / "outputs",
+        help="the folder of a run (default: outputs), its checkpoints/actor, or one step in it",
+    )
+    parser.add_argument("--profile", choices=config.PROFILES, help="default: by the hardware")
+
+
+def find_step(folder: pathlib.Path) -> pathlib.Path:
+    """The saved step that a folder holds: itself, or the highest one in it.
+
+    Raises:
+      FileNotFoundError: there is none, and what to do.
+    """
+    for place in (folder, folder / "actor", folder / "checkpoints" / "actor"):
+        if (place / "model_params").is_dir():
+            return place
+        if steps := checkpoints.checkpoint_steps(place):
+            return place / str(steps[-1])
+    raise FileNotFoundError(
+        f"No checkpoint in {folder}. Train one with `bash scripts/run.sh`, or name the folder of "
+        "a run, its checkpoints/actor, or one step in it with --checkpoint."
+    )
+
+
+def load(run: config.Run, step: pathlib.Path) -> tuple[nnx.Module, Any, Mesh]:
+    """The policy with the adapter of a step, its tokenizer and its mesh."""
+    folder = model.locate(run.model, run.profile.download_minutes)
+    mesh = model.make_mesh()
+    stock = model.load_stock(run.model, folder, mesh)
+    policy = model.add_adapter(stock, run.profile.adapter, 0, mesh)
+    checkpoints.restore_adapter(policy, step)
+    return policy, model.load_tokenizer(folder), mesh

@@ -1,0 +1,187 @@
+"""What is exported is the model that was trained, as the real Transformers and PEFT load it."""
+
+import dataclasses
+import json
+
+import export
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_losses import small_gemma_2
+from transformers import AutoTokenizer
+from tunix.models.gemma import params_safetensors as gemma2_reader
+from tunix.models.gemma3 import params_safetensors as gemma3_reader
+
+from conftest import moved
+from submission import checkpoints, config, prompts
+
+ADAPTERS = {
+    "gemma3": config.TINY.adapter,
+    "gemma2": dataclasses.replace(config.TINY.adapter, rank=4),
+}
+READERS = {"gemma3": gemma3_reader, "gemma2": gemma2_reader}
+FAMILIES = pytest.mark.parametrize("family", ["gemma3", "gemma2"])
+TORCH = "needs PyTorch: pip install -r tests/interoperability.txt"
+
+
+@pytest.fixture(scope="module")
+def policies(make_policy, mesh):
+    """With an adapter that does something; Gemma 2's logits are within reach of its soft cap.
+
+    (With the larger logits of `small_gemma_2` rounding alone comes to more than 1e-4: adding the
+    adapter to the weights, in Tunix, changes them by as much.)
+    """
+    gemma_2 = small_gemma_2(mesh, final_logit_softcap=1.0)
+    table = gemma_2.embedder.input_embedding
+    table[...] = table[...] / 10
+    return {"gemma3": moved(make_policy(), 0.05), "gemma2": moved(gemma_2, 0.05)}
+
+
+@pytest.fixture(scope="module")
+def exported(policies, tiny_folder, tmp_path_factory):
+    """Both models in both forms, and the stock models in the form for Transformers."""
+    out = tmp_path_factory.mktemp("export")
+    for family, policy in policies.items():
+        write(out / family, policy, family, tiny_folder)
+        graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
+        stock = nnx.merge(graph, jax.tree.map(jnp.zeros_like, adapter), base)
+        write(out / f"{family}_stock", stock, family, tiny_folder)
+    return out
+
+
+def write(folder, policy, family, tiny_folder):
+    export.export_merged(folder / "merged", policy, family, ADAPTERS[family], tiny_folder, "a card")
+    export.export_adapter(folder / "adapter", policy, ADAPTERS[family], "the base", "a card")
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer, rows):
+    """Rows_BT of questions with their traces and answers, longer than both windows (64 and 16)."""
+    texts = [
+        f"{prompts.render_prompt(e.question)}<reasoning>{e.trace}</reasoning><answer>{e.answer}"
+        for e in rows["sft"].examples
+    ]
+    found = [[tokenizer.bos_id(), *tokenizer.encode(text)] for text in texts]
+    return np.array([ids[:72] for ids in found if len(ids) >= 72], np.int32)
+
+
+def in_dtype(policy, dtype):
+    graph, state = nnx.split(policy)
+    return nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype), state))
+
+
+def forward(policy, tokens_BT):
+    rows, length = tokens_BT.shape
+    positions_BT = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    mask_BTT = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length))
+    return policy(jnp.array(tokens_BT), positions_BT, None, mask_BTT)[0]
+
+
+def tunix_logits(policy, tokens_BT):
+    return np.asarray(forward(policy, tokens_BT), np.float32)
+
+
+def torch_logits(loaded, tokens_BT):
+    torch = pytest.importorskip("torch", reason=TORCH)
+    with torch.no_grad():
+        return loaded(torch.tensor(tokens_BT, dtype=torch.long)).logits.float().numpy()
+
+
+def transformers_model(folder, **settings):
+    pytest.importorskip("torch", reason=TORCH)
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, **settings)
+
+
+@FAMILIES
+def test_transformers_gives_the_same_logits(exported, policies, tokens, family):
+    loaded = transformers_model(exported / family / "merged")
+    ours = tunix_logits(policies[family], tokens)
+    assert np.abs(ours).max() > 0.5  # not all alike
+    assert np.abs(torch_logits(loaded, tokens) - ours).max() <= 1e-4
+
+
+@FAMILIES
+def test_in_bfloat16_the_top_token_is_the_same(exported, policies, tokens, family, tiny_folder):
+    policy = in_dtype(policies[family], jnp.bfloat16)
+    write(exported / "half" / family, policy, family, tiny_folder)
+    loaded = transformers_model(exported / "half" / family / "merged")
+    assert str(loaded.dtype) == "torch.bfloat16"
+    whole, half = (tunix_logits(p, tokens).argmax(-1) for p in (policies[family], policy))
+    same = (torch_logits(loaded, tokens).argmax(-1) == half).mean()
+    if family == "gemma3":
+        assert same >= 0.99
+    # The small Gemma 2 was never trained: many of its tokens are nearly tied, and rounding decides.
+    assert same >= (whole == half).mean() - 0.01
+
+
+@FAMILIES
+def test_peft_puts_the_adapter_on_the_stock_model(exported, policies, tokens, family):
+    peft = pytest.importorskip("peft", reason=TORCH)
+    stock = transformers_model(exported / f"{family}_stock" / "merged")
+    before = torch_logits(stock, tokens)
+    loaded = peft.PeftModel.from_pretrained(stock, exported / family / "adapter")
+    ours = tunix_logits(policies[family], tokens)
+    assert np.abs(before - ours).max() > 0.1  # the adapter does something
+    assert np.abs(torch_logits(loaded, tokens) - ours).max() <= 1e-4
+
+
+@FAMILIES
+def test_tunix_reads_its_own_model_back(exported, policies, tokens, family, mesh):
+    """Needs no PyTorch: Tunix has a reader for the names of Transformers."""
+    policy = policies[family]
+    with mesh:
+        loaded = READERS[family].create_model_from_safe_tensors(
+            str(exported / family / "merged"), policy.config, mesh, dtype=jnp.float32
+        )
+    np.testing.assert_allclose(
+        tunix_logits(loaded, tokens), tunix_logits(policy, tokens), atol=1e-4, rtol=0
+    )
+
+
+def test_the_tokenizer_gives_the_same_tokens(exported, tokenizer, rows):
+    loaded = AutoTokenizer.from_pretrained(exported / "gemma3" / "merged")
+    for example in rows["held_out"].examples[:100]:
+        text = f"{example.question} <reasoning>{example.trace}</reasoning>"
+        assert loaded.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+    for text in ("17 + 25 =", "a  b\n\nc", "ünï 日本 ↵", ""):
+        assert loaded.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("question", ["What is 17 + 25?", 'Say "hi" to {name} \\ {{ x }}', "a\nb"])
+def test_the_chat_template_is_the_prompt_that_was_trained(exported, tokenizer, question):
+    loaded = AutoTokenizer.from_pretrained(exported / "gemma3" / "merged")
+    messages = [{"role": "user", "content": question}]
+    text = loaded.apply_chat_template(messages, tokenize=False)
+    assert text == "<bos>" + prompts.render_prompt(question)
+    ids = loaded.apply_chat_template(messages, return_dict=False)
+    assert ids == [tokenizer.bos_id(), *tokenizer.encode(prompts.render_prompt(question))]
+    with pytest.raises(Exception, match="taught to answer one question"):
+        loaded.apply_chat_template(messages * 2, tokenize=False)
+
+
+def test_keys_and_values_share_their_first_factor(policies):
+    tensors = export.peft_tensors(policies["gemma3"])
+    place = "base_model.model.model.layers.2.self_attn.{}_proj.lora_{}.weight"
+    key, value = (tensors[place.format(name, "A")] for name in "kv")
+    np.testing.assert_array_equal(key, value)
+    assert not np.array_equal(*(tensors[place.format(name, "B")] for name in "kv"))
+
+
+def test_from_the_command_line(make_policy, tmp_path, capsys):
+    facts = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
+    actor = tmp_path / "run" / "checkpoints" / "actor"
+    checkpoints.write_step(actor, 7, moved(make_policy(), 0.05), None, facts)
+    arguments = ["--profile", "tiny", "--checkpoint", str(tmp_path / "run")]
+    assert export.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert f"{actor / '7'} is now" in capsys.readouterr().out
+    card = (tmp_path / "out" / "merged" / "README.md").read_text()
+    assert "has not been evaluated" in card
+    assert "data/train.jsonl" in card
+    settings = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "gemma3_tiny_it"
+    assert export.main(["--checkpoint", str(tmp_path / "none")]) == 1
+    assert "No checkpoint in" in capsys.readouterr().err

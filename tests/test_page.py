@@ -1,0 +1,145 @@
+"""Tables, plots and the page to take away."""
+
+import json
+import shutil
+import subprocess
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import image
+
+from submission import evaluate, page, pictures, plots, report
+from submission.prompts import Example, parse
+
+RIGHT = "<reasoning>6*7</reasoning><answer>42</answer>"
+ROWS = [Example(f"6*7, number {i}?", "42", "number", domain="math") for i in range(6)]
+SAID = {
+    "stock": ["42"] * 6,
+    "after_sft": [RIGHT, RIGHT, RIGHT.replace("42", "43"), "<reasoning>6", "41", RIGHT],
+    "after_grpo": [RIGHT] * 5 + [RIGHT.replace("42", "<b>43</b>")],
+}
+STOPPED = {name: ["reasoning>6" not in text[-11:] for text in said] for name, said in SAID.items()}
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+@pytest.fixture
+def answers():
+    return {
+        name: [
+            evaluate.judge(row, parse(text), 3, stopped)
+            for row, text, stopped in zip(ROWS, said, STOPPED[name], strict=True)
+        ]
+        for name, said in SAID.items()
+    }
+
+
+@pytest.fixture
+def results(answers):
+    return {
+        "profile": "tiny", "model": "m", "recipe": "r", "seed": 0, "wall_seconds": 60.0,
+        "submission": "after_grpo",
+        "evaluation": {name: evaluate.summarise(rows) for name, rows in answers.items()},
+    }  # fmt: skip
+
+
+def histories(steps=40):
+    rng = np.random.default_rng(0)
+    sft = [{"step": i, "seconds": 1.0, "loss": 4 / i} for i in range(1, steps)]
+    names = ("in_format", "right", "flat_groups", "kl", "entropy", "from_in_format", "from_right")
+    grpo = [
+        {
+            "step": i, "seconds": 4.0, "rollout_seconds": 2.0, "reward_seconds": 0.5,
+            "tokens": 40 + i,
+            **{name: float(value) for name, value in zip(names, rng.random(7), strict=True)},
+        }
+        for i in range(1, steps)
+    ]  # fmt: skip
+    return {"sft": sft, "grpo": grpo}
+
+
+def test_every_answer_is_of_one_kind(answers):
+    table = report.kinds_table(answers)
+    assert table.splitlines() == [
+        "| | stock | after SFT | after GRPO |",
+        "|---|---|---|---|",
+        "| cut off before its end | 0 | 1 | 0 |",
+        "| right, but out of format | 6 | 0 | 0 |",
+        "| right, in format | 0 | 3 | 5 |",
+        "| wrong and out of format | 0 | 1 | 0 |",
+        "| wrong, in format | 0 | 1 | 1 |",
+    ]
+
+
+def test_the_failures_shown_are_the_first_ones_of_the_last_stage(answers):
+    shown = report.first_failures(answers, 3)
+    assert [row.example for row in shown["after_grpo"]] == [ROWS[5]]
+    assert [row.example for row in shown["stock"]] == [ROWS[5]]
+
+
+def test_a_save_on_the_way_that_is_submitted_is_named(results):
+    told = report.results_table(results | {"submission": "after_sft"})
+    assert "What is submitted is after SFT, saved again." in told
+    assert "saved again" not in report.results_table(results)
+
+
+def test_where_the_time_of_a_step_goes_adds_up():
+    line = {"step": 1, "seconds": 4.0, "rollout_seconds": 2.0, "reward_seconds": 0.5}
+    assert plots.phases(line) == {"step": 1, "rollout": 2.0, "rewards": 0.5, "rest": 1.5}
+
+
+@pytest.mark.parametrize("stages", [histories(), histories(2), {"sft": [], "grpo": []}])
+def test_curves_are_drawn_however_short_a_stage_was(stages, tmp_path):
+    plots.plot_learning(stages, tmp_path / "learning.png")
+    drawn = image.imread(tmp_path / "learning.png")
+    assert drawn.shape[0] > 500
+    assert drawn.std() > 0.01
+    assert not plt.get_fignums()
+
+
+def test_the_plan_of_the_picture_fills_the_session(tmp_path):
+    assert sum(pictures.PLAN_HOURS.values()) == pytest.approx(9.0, abs=0.02)
+    pictures.draw_plan(pictures.PLAN_HOURS, tmp_path / "plan.png")
+    pictures.draw_idea(tmp_path / "idea.png")
+    assert all(image.imread(tmp_path / f"{x}.png").std() > 0.01 for x in ("plan", "idea"))
+
+
+@pytest.fixture
+def written(results, answers, tmp_path):
+    pictures_of = [tmp_path / "before_after.png", tmp_path / "learning.png"]
+    plots.plot_before_after(results, pictures_of[0])
+    plots.plot_learning(histories(), pictures_of[1])
+    page.write_page(tmp_path / "report.html", results, answers, pictures_of, 2)
+    return tmp_path / "report.html"
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(written):
+    text = written.read_text()
+    assert "http" not in text
+    assert "<b>43</b>" not in text  # what a model writes is no markup
+    assert "&lt;b&gt;43&lt;/b&gt;" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
+def test_a_browser_shows_the_page(written, tmp_path):
+    """Headless, with no network: every picture has a size, every table its rows."""
+    probe = (
+        "<script>window.onload=()=>{document.title=JSON.stringify({"
+        "pictures:[...document.images].map(x=>x.complete?x.naturalWidth:0),"
+        "tables:[...document.querySelectorAll('table')].map(x=>x.rows.length),"
+        "wide:document.documentElement.scrollWidth>innerWidth})}</script></html>"
+    )
+    probed = tmp_path / "probed.html"
+    probed.write_text(written.read_text().replace("</html>", probe))
+    told = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-sync", "--window-size=1200,1000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", probed.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    title = told.partition("<title>")[2].partition("</title>")[0]
+    found = json.loads(title)
+    assert len(found["pictures"]) == 2
+    assert all(width > 500 for width in found["pictures"])
+    assert found["tables"] == [4, 2, 6, 3, 2]
+    assert not found["wide"]
