@@ -5,7 +5,8 @@
 Every row is trained from the same data with the same number of steps, once per seed, in a process
 of its own, and evaluated on the same held-out rows; runs that differ in GRPO only share their warm
 start. What is done already is in DIR (by default `outputs/ablations`), so the command goes on
-where it was broken off. `--write` puts the table and the plot into `data/`.
+where it was broken off; with `--with-earlier`, what stands in `data/ablations.json` counts as done.
+`--write` puts the numbers, the table and the plot into `data/`.
 """
 
 import argparse
@@ -49,6 +50,7 @@ GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
 NO_GUARDS = config.Guards(format_lost=NEVER, length=NEVER, entropy_lost=NEVER, kl=NEVER)
 TABLE, PLOT = ROOT / "data" / "ablations.md", ROOT / "data" / "ablations.png"
+NUMBERS = ROOT / "data" / "ablations.json"  # of every run, by job
 
 
 # --- What can be taken away ---------------------------------------------------------------------
@@ -146,15 +148,28 @@ class Row:
     against: str = "full"  # the line to compare it with
 
 
-WARM_STARTS: dict[str, tuple[str, tuple[Callable[[], Any], ...]]] = {
-    "float32": ("float32", ()),
-    "bfloat16": ("bfloat16", ()),
-    "no_master": ("bfloat16", (no_master_weights,)),
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """What a row of the table begins with."""
+
+    dtype: str = "float32"
+    patches: tuple[Callable[[], Any], ...] = ()
+    recipe: str = "warm_start_grpo"
+
+
+WARM_STARTS = {
+    "float32": WarmStart(),
+    "worked_only": WarmStart(recipe="worked_only"),
+    "bfloat16": WarmStart("bfloat16"),
+    "no_master": WarmStart("bfloat16", (no_master_weights,)),
 }
 STOCK = (without_eos, same_noise, stock_kl, stock_reference, no_master_weights)
 ROWS = {
     "full": Row("all of it"),
     "no_sft": Row("no warm start: GRPO from the stock model", warm_start=""),
+    "worked_only": Row(
+        "a warm start without guesses: worked traces only", warm_start="worked_only"
+    ),
     "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
     "same_noise": Row("the same noise at every step", (same_noise,)),
     "stock_kl": Row("Tunix's KL estimator, stock reference", (stock_kl, stock_reference)),
@@ -173,10 +188,16 @@ ROWS = {
         STOCK, warm_start="no_master", against="bfloat16",
     ),
 }  # fmt: skip
-SFT_ONLY = {"float32": "sft_only", "bfloat16": "sft_only_half", "no_master": "sft_only_no_master"}
+SFT_ONLY = {
+    "float32": "sft_only",
+    "worked_only": "sft_only_worked",
+    "bfloat16": "sft_only_half",
+    "no_master": "sft_only_no_master",
+}
 TITLES = {
     "stock_gemma": "the stock model, leniently",
     "sft_only": "warm start only",
+    "sft_only_worked": "warm start only, without guesses",
     "sft_only_half": "warm start only, in bfloat16",
     "sft_only_no_master": "warm start only, in bfloat16 without float32 master weights",
     **{name: row.title for name, row in ROWS.items()},
@@ -197,9 +218,10 @@ class Bench:
     rows: Mapping[str, Any]
 
     @classmethod
-    def of(cls, out: pathlib.Path, seed: int) -> "Bench":
+    def of(cls, out: pathlib.Path, seed: int, recipe: str) -> "Bench":
         """Reads tokenizer and rows."""
-        run = config.read_run({"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0"}, "cpu")
+        asked = {"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0", "RECIPE": recipe}
+        run = config.read_run(asked, "cpu")
         settings = dataclasses.replace(run.profile.grpo, steps=GRPO_STEPS, save_every=GRPO_STEPS)
         profile = dataclasses.replace(run.profile, grpo=settings, guards=NO_GUARDS)
         run = dataclasses.replace(run, profile=profile)
@@ -236,10 +258,10 @@ class Bench:
 
     def warm_start(self, name: str) -> dict[str, Any]:
         """Trains a warm start and keeps its adapter."""
-        dtype, patches = WARM_STARTS[name]
-        policy, label = self.policy(dtype), f"sft_{name}-{self.run.seed}"
-        found = {"stock_gemma": self.evaluated(policy)}
-        with applied(patches), self.session(self.run, label) as session:
+        start = WARM_STARTS[name]
+        policy, label = self.policy(start.dtype), f"sft_{name}-{self.run.seed}"
+        found = {"stock_gemma": self.evaluated(policy)} if name == "float32" else {}
+        with applied(start.patches), self.session(self.run, label) as session:
             sft.train_sft(policy, self.tokenizer, self.rows["sft"], session, session.deadline)
         facts = {"stage": "sft", "config": "", "pace": {}, "state": {}}
         shutil.rmtree(self.out / label, ignore_errors=True)
@@ -250,7 +272,7 @@ class Bench:
         """Trains a row with GRPO on its warm start."""
         row = ROWS[name]
         run = dataclasses.replace(self.run, profile=row.change(self.run.profile))
-        dtype = WARM_STARTS[row.warm_start][0] if row.warm_start else "float32"
+        dtype = WARM_STARTS[row.warm_start].dtype if row.warm_start else "float32"
         policy = self.policy(dtype)
         if row.warm_start:
             start = self.out / f"sft_{row.warm_start}-{run.seed}" / "0"
@@ -278,7 +300,8 @@ def applied(patches: Sequence[Callable[[], Any]]) -> Any:
 def do(out: pathlib.Path, job: str) -> None:
     """One job, `kind:name:seed`; its result is in a file of its own when it is done."""
     kind, name, seed = job.split(":")
-    start, bench = time.monotonic(), Bench.of(out, int(seed))
+    recipe = WARM_STARTS[name].recipe if kind == "sft" else WarmStart.recipe
+    start, bench = time.monotonic(), Bench.of(out, int(seed), recipe)
     found = bench.warm_start(name) if kind == "sft" else bench.reinforced(name)
     seconds = round(time.monotonic() - start, 1)
     run_folder.write_json(result_file(out, job), {"seed": int(seed), "seconds": seconds, **found})
@@ -416,6 +439,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"put table and plot into {TABLE.parent}"
     )
+    parser.add_argument("--with-earlier", action="store_true", help=f"take over {NUMBERS.name}")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     out = options.out.resolve()
@@ -424,6 +448,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.job:
         do(out, options.job)
         return 0
+    if options.with_earlier:
+        for job, result in json.loads(NUMBERS.read_text()).items():
+            run_folder.write_json(out / f"{job}.json", result)
     trouble: list[str] = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for part in jobs_of(options.rows, options.seeds):
@@ -434,6 +461,8 @@ def main(arguments: Sequence[str]) -> int:
     print(told)
     if options.write:
         TABLE.write_text(told)
+        jobs = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+        NUMBERS.write_text(json.dumps(jobs, indent=None, separators=(",", ":")) + "\n")
         plot(found, PLOT)
     print(*trouble, sep="\n")
     return 1 if trouble else 0

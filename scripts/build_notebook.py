@@ -229,12 +229,21 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
         if cell.cell_type == "code":
             make = nbformat.v4.new_code_cell
         built = make(source, id=identity)
-        long = cell.cell_type == "code" and source.count("\n") >= SCREEN
-        if "plumbing" in cell.metadata.get("tags", []) or long:  # folded, on Kaggle and in Jupyter
+        is_plumbing = "plumbing" in cell.metadata.get("tags", [])
+        if is_plumbing or (cell.cell_type == "code" and is_dull(source)):  # folded
             built.metadata |= {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
         notebook.cells.append(built)
     nbformat.validate(notebook)
     return notebook
+
+
+def is_dull(source: str) -> bool:
+    """Is a cell longer than a screen, or nothing but imports?"""
+    if source.count("\n") >= SCREEN:
+        return True
+    if source.lstrip().startswith(("%", "!")):
+        return False
+    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
 
 
 def without_outputs(notebook: NotebookNode) -> NotebookNode:

@@ -97,7 +97,7 @@ sampler stops.
 
 ## Data
 
-{overview.sources_table(run)}
+{overview.sources_table(run.recipe, [run.profile.name])}
 
 Each row's gold answer passes its own checker, each row fits the token limits whole, and what
 resembles a held-out row is dropped. Sources without a clear licence are off.
@@ -113,7 +113,7 @@ quality and no measure of it. 426 attacks on these rewards earn no more than an 
 
 ## Settings
 
-{overview.settings_table(run)}
+{overview.settings_table(run.recipe)}
 
 ## Results on a CPU
 

@@ -126,6 +126,14 @@ def test_what_is_done_is_not_done_again_and_differences_are_by_seed(tmp_path, mo
     lines = capsys.readouterr().out
     assert "| all of it | 3 | 0.800 ± 0.248 |  |" in lines
     assert "| no EOS in the sampled tokens | 3 | 0.700 ± 0.248 | -0.100 ± 0.000 |" in lines
+    monkeypatch.setattr(ablate, "NUMBERS", tmp_path / "kept" / "numbers.json")
+    monkeypatch.setattr(ablate, "TABLE", tmp_path / "kept" / "table.md")
+    monkeypatch.setattr(ablate, "PLOT", tmp_path / "kept" / "plot.png")
+    (tmp_path / "kept").mkdir()
+    again = ["--rows", "full", "no_eos", "--write"]
+    assert ablate.main(["--out", str(tmp_path), *again]) == 0
+    assert ablate.main(["--out", str(tmp_path / "anew"), "--with-earlier", *again]) == 0
+    assert (tmp_path / "kept" / "table.md").read_text().count("| 3 |") == 4
     ablate.plot(ablate.results_in(tmp_path), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
 

@@ -172,6 +172,12 @@ def test_a_long_cell_is_folded_and_a_short_one_is_not(chapters):
     assert "jupyter" not in chapters(one="# %%\nx = 1\n").cells[0].metadata
 
 
+def test_a_cell_of_imports_is_folded(chapters):
+    notebook = chapters(one="# %%\nimport os\n\n# %%\nimport sys\nx = 1\n")
+    assert "jupyter" in notebook.cells[0].metadata
+    assert "jupyter" not in notebook.cells[1].metadata
+
+
 def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):
     chapters()
     (tmp_path / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")

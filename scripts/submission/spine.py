@@ -97,12 +97,18 @@ if profile.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
-# Its settings, and where its rows come from. Each of them stands once, in the folded cells above.
+# The settings that matter, of both profiles. Each stands once, in the folded cells above.
 
 # %%
 from IPython.display import HTML, Markdown, display
 
-display(Markdown(settings_table(run)), Markdown(sources_table(run)))
+display(Markdown(settings_table(run.recipe)))
+
+# %% [markdown]
+# Where the rows come from. Sources whose licence is non-commercial or not stated are off.
+
+# %%
+display(Markdown(sources_table(run.recipe)))
 
 # %% [markdown]
 # The names that the judges use. The greedy `INF_` settings are theirs, the others are this
@@ -256,13 +262,11 @@ rows = rows_of_run(run, tokenizer)
 held_out = rows["held_out"].examples
 
 # %% [markdown]
-# What each stage draws from, by source and share:
+# What each stage draws from: a source's share of the mixture is its rows to the power of a half,
+# within limits, so that no source drowns the others. Lengths are medians.
 
 # %%
-for stage_name in ("sft", "grpo"):
-    for source, found in rows[stage_name].groups.items():
-        share = rows[stage_name].shares[source]
-        print(f"{stage_name}: {share:.0%} from {source}, {len(found):,} rows")
+display(Markdown(mixture_table(rows, tokenizer)))
 
 # %% [markdown]
 # Stock Gemma, with an adapter that does nothing yet: LoRA's second factor starts at zero.
