@@ -362,9 +362,15 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(student.get(len(values), 1.96) * error)
 
 
+def plus_minus(half: float) -> str:
+    """Half of an interval; nothing where there is one seed only."""
+    return "" if np.isnan(half) else f" ± {half:.3f}"
+
+
 def difference(found: Mapping[str, Mapping[int, dict]], name: str) -> str:
     """How much a row lies above or below the one to compare with, seed by seed."""
-    against = ROWS[name].against if name in ROWS else "full"
+    is_half = name in (SFT_ONLY["bfloat16"], SFT_ONLY["no_master"])
+    against = ROWS[name].against if name in ROWS else "bfloat16" if is_half else "full"
     if name == against or name == "stock_gemma" or against not in found:
         return ""
     pairs = [
@@ -375,7 +381,7 @@ def difference(found: Mapping[str, Mapping[int, dict]], name: str) -> str:
     if not pairs:
         return ""
     mean, half = mean_and_interval(pairs)
-    return f"{mean:+.3f} ± {half:.3f}"
+    return f"{mean:+.3f}{plus_minus(half)}"
 
 
 def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
@@ -399,7 +405,7 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         mean, half = mean_and_interval([run[field] for run in runs])
         others = [np.mean([run[x] for run in runs]) for x in ("format", "stopped", "mean_tokens")]
         lines.append(
-            f"| {title} | {len(runs)} | {mean:.3f} ± {half:.3f} | {difference(found, name)} | "
+            f"| {title} | {len(runs)} | {mean:.3f}{plus_minus(half)} | {difference(found, name)} | "
             f"{others[0]:.3f} | {others[1]:.3f} | {others[2]:.1f} |"
         )
     return "\n".join(lines) + "\n"
@@ -450,7 +456,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if options.with_earlier:
         for job, result in json.loads(NUMBERS.read_text()).items():
-            run_folder.write_json(out / f"{job}.json", result)
+            if job.startswith("grpo"):  # warm starts are made anew: their adapters are not kept
+                run_folder.write_json(out / f"{job}.json", result)
     trouble: list[str] = []
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for part in jobs_of(options.rows, options.seeds):

@@ -52,10 +52,18 @@ def words(text: str) -> int:
 
 
 def ablations() -> str:
-    """The table of the ablations, as it was measured last."""
-    path = ROOT / "data" / "ablations.md"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return "\n".join(line for line in lines if line.startswith("|"))
+    """The table of the ablations, as it was measured last, and what it is a table of."""
+    return (ROOT / "data" / "ablations.md").read_text().partition("\n")[2].strip()
+
+
+def unwrapped(text: str) -> str:
+    """Markdown with each paragraph on one line, as web editors want it."""
+    blocks = text.split("\n\n")
+    prose = [not block.startswith(("|", "`" * 3, "1. ")) for block in blocks]
+    return "\n\n".join(
+        " ".join(block.splitlines()) if is_prose else block
+        for block, is_prose in zip(blocks, prose, strict=True)
+    )
 
 
 def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
@@ -119,8 +127,9 @@ quality and no measure of it. 426 attacks on these rewards earn no more than an 
 
 {report.results_table(results)}
 
-GRPO gains {gain:+.3f} over the stock model's lenient accuracy (which forgives the format), with a
-Gemma of 1.2 million parameters. Nothing is claimed for Gemma 3 1B before it has run on a TPU.
+Both stages together gain {gain:+.3f} over the stock model's lenient accuracy (which forgives the
+format), with a Gemma of 1.2 million parameters. Nothing is claimed for Gemma 3 1B before it has run
+on a TPU.
 
 ## What each choice is worth
 
@@ -176,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     results = json.loads(path.read_text())
     text = writeup(results, json.loads((ROOT / "data" / "plan.json").read_text()))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "writeup.md").write_text(text)
+    (out / "writeup.md").write_text(unwrapped(text))
     pictures.draw_idea(out / "idea.png")
     pictures.draw_plan(pictures.PLAN_HOURS, out / "plan.png")
     draw_cover(results, out / "cover.png")

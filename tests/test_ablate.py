@@ -132,8 +132,11 @@ def test_what_is_done_is_not_done_again_and_differences_are_by_seed(tmp_path, mo
     (tmp_path / "kept").mkdir()
     again = ["--rows", "full", "no_eos", "--write"]
     assert ablate.main(["--out", str(tmp_path), *again]) == 0
-    assert ablate.main(["--out", str(tmp_path / "anew"), "--with-earlier", *again]) == 0
     assert (tmp_path / "kept" / "table.md").read_text().count("| 3 |") == 4
+    made = []
+    monkeypatch.setattr(ablate.subprocess, "call", lambda command, **_: made.append(command[-1]))
+    assert ablate.main(["--out", str(tmp_path / "anew"), "--with-earlier", *again[:3]]) == 1
+    assert sorted(made) == [f"sft:float32:{seed}" for seed in range(3)]  # their adapters are gone
     ablate.plot(ablate.results_in(tmp_path), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
 

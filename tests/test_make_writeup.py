@@ -25,7 +25,7 @@ def test_it_is_short_enough_and_has_every_fact(results):  # noqa: F811
     assert f"{PLAN['completions']:,} completions" in text
     for source in config.KAGGLE.grpo_sources:
         assert source.location in text
-    assert "GRPO gains -0.167" in text  # of these made-up answers
+    assert "gain -0.167" in text  # of these made-up answers
     assert "{" not in text.replace("{question}", "")
 
 
@@ -38,6 +38,11 @@ def test_the_files_are_written_and_a_missing_run_is_named(results, tmp_path, cap
     assert "of 1500 words" in capsys.readouterr().out
     assert make_writeup.main(["--results", str(tmp_path / "none.json")]) == 1
     assert "Run `bash scripts/run.sh` first" in capsys.readouterr().err
+
+
+def test_paragraphs_are_unwrapped_and_tables_are_not():
+    text = "# A\n\none\ntwo\n\n| a |\n|---|\n\n```\nx\ny\n```\n\n1. p\n2. q"
+    assert make_writeup.unwrapped(text) == text.replace("one\ntwo", "one two")
 
 
 @pytest.mark.parametrize(("text", "count"), [("a b", 2), ("| a | 1,000 |", 2), ("", 0)])
