@@ -429,7 +429,7 @@ def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
         whole = np.mean([run["accuracy"] for run in found["full"].values()])
         axis.axvline(whole, color="black", linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
-    axis.set_xlabel("accuracy on 600 held-out rows (a ring per seed, the bar is their mean)")
+    axis.set_xlabel("accuracy, 600 held-out rows; a ring per seed, a bar for their mean")
     axis.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)

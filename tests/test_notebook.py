@@ -127,8 +127,11 @@ def executed(tmp_path_factory):
 
 def test_everything_is_left_where_it_belongs(executed):
     _, out = executed
-    for path in ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png"):
+    files = ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png")
+    for path in (*files, "report.html"):
         assert (out / path).stat().st_size > 0
+    assert list((out / "tensorboard").iterdir())
+    assert sum(path.is_file() for path in out.rglob("*")) < 500  # what Kaggle keeps
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if x["stage"] == "sft"] == list(range(1, 61))
     assert [x["step"] for x in lines if x["stage"] == "grpo"] == [1, 2, 3, 4]
@@ -138,7 +141,7 @@ def test_results_have_the_promised_fields(executed):
     results = json.loads((executed[1] / "results.json").read_text())
     assert set(results) == {
         *("profile", "recipe", "model", "seed", "wall_seconds", "stages", "evaluation"),
-        "submitted_step",
+        *("submitted_step", "submission"),
     }
     assert [stage["name"] for stage in results["stages"]] == ["sft", "grpo"]
     for name in ("stock", "after_sft", "after_grpo"):
