@@ -37,8 +37,10 @@ def test_the_harness_would_notice_another_result(unbroken):
 
 
 def test_work_lost_is_counted_by_stage():
-    child = harness.Child(ROOT)
-    child.said = lambda: "sft is over: 24 steps\ngrpo goes on after step 2\n"
-    assert harness.work_lost({"sft": 24, "grpo": 5}, child) == 3
-    child.said = lambda: "sft: 100%"
-    assert harness.work_lost({"sft": 4}, child) == 4
+    first = "sft    1/24  loss 4\nsft    2/24  loss 4\nsft    3/24  loss 3\n"
+    assert harness.work_lost(first) == 0
+    # A life that ended before its stage had begun has lost nothing.
+    assert harness.work_lost(first + "profile tiny\nsft goes on after step 2\nsft    3/24  x") == 1
+    assert harness.work_lost(first + first) == 3
+    over = "sft is over: 24 steps\ngrpo    1/6  reward 0\ngrpo    2/6  reward 0\n"
+    assert harness.work_lost(over + "sft is over\ngrpo goes on after step 0\ngrpo    1/6  r") == 2

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -160,20 +161,21 @@ class Judge:
         return True
 
 
-def last_line(out: pathlib.Path) -> dict[str, int]:
-    """The last step in the log, by stage."""
-    return {x["stage"]: x["step"] for x in metrics.read_lines(out / "metrics.jsonl")}
+LINE = re.compile(r"^(sft|grpo)(?: +(\d+)/\d+  | goes on after step (\d+))", re.MULTILINE)
 
 
-def work_lost(before: dict[str, int], child: Child) -> int:
-    """Most steps of a stage that were made before the kill and had to be made again."""
-    said, lost = child.said(), [0]
-    for stage, step in before.items():
-        if f"{stage} is over" in said:
-            continue
-        words = said.partition(f"{stage} goes on after step ")[2].split()
-        lost.append(step - (int(words[0]) if words else 0))
-    return max(lost)
+def work_lost(log: str) -> int:
+    """Most steps of a stage that were made before a kill and had to be made again.
+
+    Args:
+      log: what all lives of a run have printed, one after the other; they print every step.
+    """
+    lost, reached = 0, {"sft": 0, "grpo": 0}
+    for stage, made, restored in LINE.findall(log):
+        start = int(restored) if restored else int(made) - 1
+        lost = max(lost, reached[stage] - start)
+        reached[stage] = int(restored or made)
+    return lost
 
 
 # --- Kills --------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def kills(folder: pathlib.Path, whole: dict[str, Any], number: int, rng: random.
     while left > 0:
         runs += 1
         out, here = folder / f"kills{runs}", min(left, rng.randint(1, 3))
-        made, before = 0, {}
+        made = 0
         while made < here:
             fault = ""
             if inside_save := rng.random() < 0.4:  # of up to nine: five in SFT, one between, three
@@ -194,20 +196,17 @@ def kills(folder: pathlib.Path, whole: dict[str, Any], number: int, rng: random.
                 fault = KILL_IN_SAVE.format(save=rng.randint(1, 9), delay=delay)
             child = Child(out, fault, environment={"RESUME": rng.choice(["", "1"])}).start()
             code = child.wait(PATIENCE if inside_save else rng.uniform(2, whole["seconds"]))
-            if code == 0:
-                break  # it was faster than its murderer
             if code is None:
                 child.kill()
-            elif code != -signal.SIGKILL:
+            if code == 0 or (out / "results.json").exists():
+                break  # it was faster than its murderer
+            if code not in (None, -signal.SIGKILL):
                 raise AssertionError(f"exit code {code}:\n{child.said()[-3000:]}")
-            if before:
-                most_lost = max(most_lost, work_lost(before, child))
-            before = last_line(out)
             made, left, in_saves = made + 1, left - 1, in_saves + inside_save
             unloadable += not judge.loads(out)
         else:
-            child = finish(out)
-            most_lost = max(most_lost, work_lost(before, child))
+            finish(out)
+        most_lost = max(most_lost, work_lost(out.with_suffix(".log").read_text(errors="replace")))
         same = is_as(whole, out)
         survived += made if same else 0
         print(f"run {runs}: {made} kills, {'the same' if same else 'NOT THE SAME'}", flush=True)

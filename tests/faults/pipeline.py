@@ -18,11 +18,13 @@ SMALL = """
 import dataclasses
 PROFILES["tiny"] = dataclasses.replace(
     TINY,
-    sft=dataclasses.replace(TINY.sft, steps=24, save_every=5),
-    grpo=dataclasses.replace(TINY.grpo, steps=6, prompts=4, generations=4, save_every=2),
-    evaluation=dataclasses.replace(TINY.evaluation, rows=40, batch_size=40, samples=2),
-    closing_seconds=5.0,
-    **dict(SMALL_CHANGES),
+    **{
+        "sft": dataclasses.replace(TINY.sft, steps=24, save_every=5),
+        "grpo": dataclasses.replace(TINY.grpo, steps=6, prompts=4, generations=4, save_every=2),
+        "evaluation": dataclasses.replace(TINY.evaluation, rows=40, batch_size=40, samples=2),
+        "closing_seconds": 5.0,
+        **SMALL_CHANGES,
+    },
 )
 """
 
