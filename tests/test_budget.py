@@ -227,6 +227,18 @@ def test_outside_the_main_thread_nothing_is_heard_and_nothing_breaks():
     stop.check()
 
 
+def test_a_first_step_that_is_not_likely_to_fit_is_not_begun():
+    """It compiles, and what the stage before needed for that says how long."""
+    clock = Clock()
+    assert list(Pace(9, Deadline(100, clock), first=101).steps()) == []
+    pace = Pace(9, Deadline(100, clock), first=60)
+    steps = pace.steps()
+    assert next(steps) == 0
+    clock.now = 50  # so long did it take; the second may compile, too
+    assert list(steps) == []
+    assert pace.ended == "its time is up"
+
+
 # --- What may hang ----------------------------------------------------------------------------
 
 

@@ -88,7 +88,21 @@ def test_where_the_time_of_a_step_goes_adds_up():
     assert plots.phases(line) == {"step": 1, "rollout": 2.0, "rewards": 0.5, "rest": 1.5}
 
 
-@pytest.mark.parametrize("stages", [histories(), histories(2), {"sft": [], "grpo": []}])
+NOTHING_EARNED = [
+    {**line, "from_in_format": 0.0, "from_right": 0.0} for line in histories()["grpo"]
+]
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        histories(),
+        histories(2),
+        {"sft": [], "grpo": []},
+        {"sft": [], "grpo": NOTHING_EARNED},
+        {"sft": [], "grpo": NOTHING_EARNED[:1]},
+    ],
+)
 def test_curves_are_drawn_however_short_a_stage_was(stages, tmp_path):
     plots.plot_learning(stages, tmp_path / "learning.png")
     drawn = image.imread(tmp_path / "learning.png")

@@ -59,7 +59,8 @@ class Pace:
     A step that would not end in time is not begun. It is taken to last as long as the longest of
     the last ones, and, where `slack` is given, that many times the typical one: what comes after
     the last stage cannot wait. The first step after a start compiles and is no measure, and
-    what is typical, the median, is not known before the third.
+    what is typical, the median, is not known before the third; until then a step is taken to last
+    `first` seconds.
     """
 
     RECENT, FEWEST = 20, 3
@@ -70,13 +71,14 @@ class Pace:
         deadline: Deadline,
         *,
         start: int = 0,
+        first: float = 0.0,
         slack: float = 1.0,
         told_to_stop: Callable[[], bool] = lambda: False,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         """Steps `start` to `steps` (counted from 0) under a deadline; `state` is from a save."""
         self.limit, self.deadline, self.start, self.slack = steps, deadline, start, slack
-        self.told_to_stop = told_to_stop
+        self.first, self.told_to_stop = first, told_to_stop
         self.progress = 0.0  # of the step under way: 0 at the first, 1 at the last
         self.planned = steps  # how many steps there will be
         self.by_time = bool(state and state["by_time"])  # has time ever been the limit?
@@ -91,7 +93,7 @@ class Pace:
     def steps(self) -> Iterator[int]:
         """The numbers of the steps, counted from 0, for as long as the next one fits."""
         recent: collections.deque[float] = collections.deque(maxlen=self.RECENT)
-        needed, before = 0.0, None
+        needed, before = self.first, None
         for made, step in enumerate(range(self.start, self.limit)):
             left = self.deadline.left
             if before is not None and made != 1:

@@ -64,6 +64,8 @@ def draw_stack(axis: Any, lines: Lines, names: Mapping[str, str]) -> None:
         for name, label in names.items()
     }
     found = {label: values for label, values in found.items() if values.any()}
+    if not found:  # nothing was earned
+        return
     areas = axis.stackplot(steps, *found.values(), labels=list(found), edgecolor="black",
                            linewidth=0.3, colors=(BLUE, ORANGE, GREEN, PINK))  # fmt: skip
     for area, hatch in zip(areas, HATCHES, strict=False):

@@ -39,6 +39,9 @@ from submission.updates import make_schedule, use_adapter_only_step
 
 
 # %%
+FIRST_STEP = 4.0  # times the first step of SFT, which compiles one program: that of GRPO has more
+
+
 def finished_stage(folder: RunFolder, name: str) -> dict[str, Any] | None:
     """The report of a stage that has come to its end, with its history."""
     report = folder.finished_stage(name)
@@ -68,6 +71,7 @@ class Session:
     earlier: dict[str, Any] = dataclasses.field(default_factory=dict)  # state of an earlier run
     save_seconds: float = 0.0  # of the slowest save so far
     evaluation_seconds: float = 0.0  # of the last evaluation
+    first_step_seconds: float = 0.0  # of the slowest first step of a stage so far: it compiles
 
 
 def no_signs(history: list[dict[str, Any]]) -> tuple[list[str], bool]:
@@ -140,6 +144,7 @@ class Stage:
             self.settings.steps,
             self.deadline,
             start=start,
+            first=FIRST_STEP * self.session.first_step_seconds,
             slack=self.slack,
             told_to_stop=lambda: bool(self.session.stop) or self.lost,
             state=facts["pace"] if start else None,
@@ -189,7 +194,11 @@ class Stage:
             self.log.add(step + 1, learning_rate=self.rate())
             if self.pace.by_time:
                 self.log.add(step + 1, planned=self.pace.planned)
+            began = time.monotonic()
             yield step
+            if step == self.start:
+                took = time.monotonic() - began
+                self.session.first_step_seconds = max(took, self.session.first_step_seconds)
 
     # --- What Tunix's trainer calls ------------------------------------------------------------
 
