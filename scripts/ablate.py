@@ -26,7 +26,9 @@ from typing import Any
 from unittest import mock
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
+import trained
 from flax import nnx
 
 from submission import (
@@ -45,12 +47,11 @@ from submission import (
     updates,
 )
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
 NO_GUARDS = config.Guards(format_lost=NEVER, length=NEVER, entropy_lost=NEVER, kl=NEVER)
-TABLE, PLOT = ROOT / "data" / "ablations.md", ROOT / "data" / "ablations.png"
-NUMBERS = ROOT / "data" / "ablations.json"  # of every run, by job
+TABLE, PLOT = trained.ROOT / "data" / "ablations.md", trained.ROOT / "data" / "ablations.png"
+NUMBERS = trained.ROOT / "data" / "ablations.json"  # of every run, by job
 
 
 # --- What can be taken away ---------------------------------------------------------------------
@@ -150,19 +151,29 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """What a row of the table begins with."""
+    """What a row of the table begins with; alone, it is a line of the table too."""
 
+    alone: str  # the name of that line
+    title: str
+    against: str = "full"  # the line to compare it with
     dtype: str = "float32"
     patches: tuple[Callable[[], Any], ...] = ()
     recipe: str = "warm_start_grpo"
 
 
 WARM_STARTS = {
-    "float32": WarmStart(),
-    "worked_only": WarmStart(recipe="worked_only"),
-    "bfloat16": WarmStart("bfloat16"),
-    "no_master": WarmStart("bfloat16", (no_master_weights,)),
-}
+    "float32": WarmStart("sft_only", "warm start only"),
+    "worked_only": WarmStart(
+        "sft_only_worked", "warm start only, without guesses", recipe="worked_only"
+    ),
+    "bfloat16": WarmStart(
+        "sft_only_half", "warm start only, in bfloat16", against="bfloat16", dtype="bfloat16"
+    ),
+    "no_master": WarmStart(
+        "sft_only_no_master", "warm start only, in bfloat16 without float32 master weights",
+        against="bfloat16", dtype="bfloat16", patches=(no_master_weights,),
+    ),
+}  # fmt: skip
 STOCK = (without_eos, same_noise, stock_kl, stock_reference, no_master_weights)
 ROWS = {
     "full": Row("all of it"),
@@ -188,20 +199,10 @@ ROWS = {
         STOCK, warm_start="no_master", against="bfloat16",
     ),
 }  # fmt: skip
-SFT_ONLY = {
-    "float32": "sft_only",
-    "worked_only": "sft_only_worked",
-    "bfloat16": "sft_only_half",
-    "no_master": "sft_only_no_master",
-}
-TITLES = {
-    "stock_gemma": "the stock model, leniently",
-    "sft_only": "warm start only",
-    "sft_only_worked": "warm start only, without guesses",
-    "sft_only_half": "warm start only, in bfloat16",
-    "sft_only_no_master": "warm start only, in bfloat16 without float32 master weights",
-    **{name: row.title for name, row in ROWS.items()},
-}
+LINES = {**{start.alone: start for start in WARM_STARTS.values()}, **ROWS}  # of the table
+STOCK_GEMMA = "stock_gemma"  # its first line, which has no accuracy but a lenient one
+TITLES = {STOCK_GEMMA: "the stock model, leniently"}
+TITLES |= {name: line.title for name, line in LINES.items()}
 
 
 # --- One run ------------------------------------------------------------------------------------
@@ -260,13 +261,13 @@ class Bench:
         """Trains a warm start and keeps its adapter."""
         start = WARM_STARTS[name]
         policy, label = self.policy(start.dtype), f"sft_{name}-{self.run.seed}"
-        found = {"stock_gemma": self.evaluated(policy)} if name == "float32" else {}
+        found = {STOCK_GEMMA: self.evaluated(policy)} if name == "float32" else {}
         with applied(start.patches), self.session(self.run, label) as session:
             sft.train_sft(policy, self.tokenizer, self.rows["sft"], session, session.deadline)
         facts = {"stage": "sft", "config": "", "pace": {}, "state": {}}
         shutil.rmtree(self.out / label, ignore_errors=True)
         checkpoints.write_step(self.out / label, 0, policy, None, facts)
-        return found | {SFT_ONLY[name]: self.evaluated(policy)}
+        return found | {start.alone: self.evaluated(policy)}
 
     def reinforced(self, name: str) -> dict[str, Any]:
         """Trains a row with GRPO on its warm start."""
@@ -362,6 +363,12 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(student.get(len(values), 1.96) * error)
 
 
+def accuracies(found: Mapping[str, Mapping[int, dict]], name: str) -> list[float]:
+    """The accuracy of a line, by seed; of the stock model, the lenient one."""
+    field = "accuracy_lenient" if name == STOCK_GEMMA else "accuracy"
+    return [run[field] for run in found[name].values()]
+
+
 def plus_minus(half: float) -> str:
     """Half of an interval; nothing where there is one seed only."""
     return "" if np.isnan(half) else f" ± {half:.3f}"
@@ -369,9 +376,7 @@ def plus_minus(half: float) -> str:
 
 def difference(found: Mapping[str, Mapping[int, dict]], name: str) -> str:
     """How much a row lies above or below the one to compare with, seed by seed."""
-    is_half = name in (SFT_ONLY["bfloat16"], SFT_ONLY["no_master"])
-    against = ROWS[name].against if name in ROWS else "bfloat16" if is_half else "full"
-    if name == against or name == "stock_gemma" or against not in found:
+    if name == STOCK_GEMMA or name == (against := LINES[name].against) or against not in found:
         return ""
     pairs = [
         found[name][seed]["accuracy"] - found[against][seed]["accuracy"]
@@ -401,8 +406,7 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         if name not in found:
             continue
         runs = list(found[name].values())
-        field = "accuracy_lenient" if name == "stock_gemma" else "accuracy"
-        mean, half = mean_and_interval([run[field] for run in runs])
+        mean, half = mean_and_interval(accuracies(found, name))
         others = [np.mean([run[x] for run in runs]) for x in ("format", "stopped", "mean_tokens")]
         lines.append(
             f"| {title} | {len(runs)} | {mean:.3f}{plus_minus(half)} | {difference(found, name)} | "
@@ -413,21 +417,16 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
 
 def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
     """One dot per seed, and the mean, a line per row."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     names = [name for name in TITLES if name in found][::-1]
     figure, axis = plt.subplots(figsize=(9, 0.4 * len(names) + 1.2), layout="constrained")
     for height, name in enumerate(names):
-        field = "accuracy_lenient" if name == "stock_gemma" else "accuracy"
-        values = [run[field] for run in found[name].values()]
+        values = accuracies(found, name)
         axis.plot(values, [height] * len(values), "o", color="#0072B2", markerfacecolor="none")
         axis.plot(np.mean(values), height, "|", color="black", markersize=16, markeredgewidth=2)
     if "full" in found:
-        whole = np.mean([run["accuracy"] for run in found["full"].values()])
-        axis.axvline(whole, color="black", linewidth=0.8, linestyle=":")
+        axis.axvline(
+            np.mean(accuracies(found, "full")), color="black", linewidth=0.8, linestyle=":"
+        )
     axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
     axis.set_xlabel("accuracy, 600 held-out rows; a ring per seed, a bar for their mean")
     axis.grid(axis="x", alpha=0.3)
@@ -441,16 +440,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "outputs" / "ablations")
+    parser.add_argument("--out", type=pathlib.Path, default=trained.ROOT / "outputs" / "ablations")
     parser.add_argument(
-        "--write", action="store_true", help=f"put table and plot into {TABLE.parent}"
+        "--write", action="store_true", help="put numbers, table and plot into data/"
     )
     parser.add_argument("--with-earlier", action="store_true", help=f"take over {NUMBERS.name}")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    os.chdir(ROOT)  # the configuration's paths are relative to the repository
+    os.chdir(trained.ROOT)  # the configuration's paths are relative to the repository
     if options.job:
         do(out, options.job)
         return 0
@@ -469,7 +468,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.write:
         TABLE.write_text(told)
         jobs = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
-        NUMBERS.write_text(json.dumps(jobs, indent=None, separators=(",", ":")) + "\n")
+        NUMBERS.write_text(json.dumps(jobs, separators=(",", ":")) + "\n")
         plot(found, PLOT)
     print(*trouble, sep="\n")
     return 1 if trouble else 0

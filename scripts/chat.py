@@ -7,7 +7,6 @@ command line, questions are read from the terminal, one a line, until it is clos
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -108,11 +107,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    os.chdir(trained.ROOT)  # the configuration's paths are relative to the repository
-    run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
     try:
-        step = trained.find_step(options.checkpoint)
-        policy, tokenizer, mesh = trained.load(run, step)
+        run, _, policy, tokenizer, mesh = trained.opened(options)
         speaker = Speaker(policy, tokenizer, mesh, run.profile.lengths)
         questions = [options.question] if options.question else (x.strip() for x in sys.stdin)
         for number, question in enumerate(x for x in questions if x):

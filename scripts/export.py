@@ -13,13 +13,11 @@ Neither PyTorch nor PEFT is needed to write them. Gemma's terms apply to both.
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import trained
 from flax import nnx
@@ -262,16 +260,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=pathlib.Path, default=trained.ROOT / "outputs" / "export")
     parser.add_argument("--base", help="the stock model's name on the hub that you use")
     options = parser.parse_args(arguments)
-    checkpoint, out = options.checkpoint.resolve(), options.out.resolve()
-    os.chdir(trained.ROOT)  # the configuration's paths are relative to the repository
-    run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
-    base = options.base or run.model.name
+    out = options.out.resolve()
     try:
-        step = trained.find_step(checkpoint)
-        policy, _, _ = trained.load(run, step)
+        run, step, policy, _, _ = trained.opened(options)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    base = options.base or run.model.name
     card, adapter = model_card(run, base, results_beside(step)), run.profile.adapter
     stock = model.locate(run.model, run.profile.download_minutes)
     export_merged(out / "merged", policy, run.model.family, adapter, stock, card)

@@ -46,6 +46,21 @@ def find_step(folder: pathlib.Path) -> pathlib.Path:
     )
 
 
+def opened(
+    options: argparse.Namespace,
+) -> tuple[config.Run, pathlib.Path, nnx.Module, Any, Mesh]:
+    """The run, step, policy, tokenizer and mesh that the options name; from here on, in ROOT.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no checkpoint, or no model; says what to do.
+    """
+    checkpoint = options.checkpoint.resolve()
+    os.chdir(ROOT)  # the configuration's paths are relative to the repository
+    run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
+    step = find_step(checkpoint)
+    return run, step, *load(run, step)
+
+
 def load(run: config.Run, step: pathlib.Path) -> tuple[nnx.Module, Any, Mesh]:
     """The policy with the adapter of a step, its tokenizer and its mesh."""
     folder = model.locate(run.model, run.profile.download_minutes)
