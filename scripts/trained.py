@@ -29,23 +29,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=config.PROFILES, help="default: by the hardware")
 
 
-def find_step(folder: pathlib.Path) -> pathlib.Path:
-    """The saved step that a folder holds: itself, or the highest one in it.
-
-    Raises:
-      FileNotFoundError: there is none, and what to do.
-    """
-    for place in (folder, folder / "actor", folder / "checkpoints" / "actor"):
-        if (place / "model_params").is_dir():
-            return place
-        if steps := checkpoints.checkpoint_steps(place):
-            return place / str(steps[-1])
-    raise FileNotFoundError(
-        f"No checkpoint in {folder}. Train one with `bash scripts/run.sh`, or name the folder of "
-        "a run, its checkpoints/actor, or one step in it with --checkpoint."
-    )
-
-
 def opened(
     options: argparse.Namespace,
 ) -> tuple[config.Run, pathlib.Path, nnx.Module, Any, Mesh]:
@@ -57,7 +40,13 @@ def opened(
     checkpoint = options.checkpoint.resolve()
     os.chdir(ROOT)  # the configuration's paths are relative to the repository
     run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
-    step = find_step(checkpoint)
+    try:
+        step = checkpoints.find_step(checkpoint)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} Train one with `bash scripts/run.sh`, or name the folder of a run, its "
+            "checkpoints/actor, or one step in it with --checkpoint."
+        ) from error
     return run, step, *load(run, step)
 
 

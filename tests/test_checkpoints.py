@@ -227,6 +227,15 @@ def test_a_checkpoint_holds_the_adapter_as_the_judges_read_it(two_steps, make_po
     assert same([np.asarray(x) for x in jax.tree.leaves(restored)], saved[4][0])
 
 
+def test_a_run_its_actor_and_a_step_are_all_found(tmp_path, two_steps):
+    actor = tmp_path / "checkpoints" / "actor"
+    shutil.copytree(two_steps[0], actor)
+    assert checkpoints.find_step(tmp_path) == actor / "4"
+    assert checkpoints.find_step(tmp_path / "checkpoints") == actor / "4"
+    assert checkpoints.find_step(actor) == actor / "4"
+    assert checkpoints.find_step(actor / "2") == actor / "2"
+
+
 def test_no_checkpoint_is_named(tmp_path, make_policy):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         checkpoints.restore_submission(make_policy(), tmp_path / "actor")

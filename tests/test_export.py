@@ -184,4 +184,4 @@ def test_from_the_command_line(make_policy, tmp_path, capsys):
     settings = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "gemma3_tiny_it"
     assert export.main(["--checkpoint", str(tmp_path / "none")]) == 1
-    assert "No checkpoint in" in capsys.readouterr().err
+    assert "holds no checkpoint" in capsys.readouterr().err

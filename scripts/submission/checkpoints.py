@@ -245,17 +245,30 @@ def restore_adapter(policy: nnx.Module, step: pathlib.Path) -> None:
     nnx.update(policy, ocp.StandardCheckpointer().restore(path, target))
 
 
+def find_step(folder: pathlib.Path) -> pathlib.Path:
+    """The saved step that a folder holds: itself, or the highest one of a run or of its `actor`.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    for place in (folder, folder / "actor", folder / "checkpoints" / "actor"):
+        if (place / "model_params").is_dir():
+            return place
+        if steps := checkpoint_steps(place):
+            return place / str(steps[-1])
+    raise FileNotFoundError(f"{folder} holds no checkpoint: no folder there is all digits.")
+
+
 def restore_earlier(policy: nnx.Module, folder: pathlib.Path) -> dict[str, Any]:
     """Loads the highest step of an earlier run; returns where its stage was, as far as is known.
 
     Raises:
       FileNotFoundError: the folder holds no step.
     """
-    places = (folder / "checkpoints" / "actor", folder / "actor", folder)
-    actor = next((place for place in places if checkpoint_steps(place)), folder)
-    step = restore_submission(policy, actor)
-    print(f"goes on from {actor / str(step)}")
-    return read_json(actor / str(step) / FACTS, {}).get("state", {})
+    step = find_step(folder)
+    restore_adapter(policy, step)
+    print(f"goes on from {step}")
+    return read_json(step / FACTS, {}).get("state", {})
 
 
 def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
@@ -267,8 +280,6 @@ def restore_submission(policy: nnx.Module, actor: pathlib.Path) -> int:
     Raises:
       FileNotFoundError: there is no step.
     """
-    steps = checkpoint_steps(actor)
-    if not steps:
-        raise FileNotFoundError(f"{actor} holds no checkpoint: no folder there is all digits.")
-    restore_adapter(policy, actor / str(steps[-1]))
-    return steps[-1]
+    step = find_step(actor)
+    restore_adapter(policy, step)
+    return int(step.name)

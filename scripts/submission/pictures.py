@@ -81,9 +81,8 @@ def draw_plan(hours: Mapping[str, float], path: pathlib.Path | None = None) -> N
 
 
 def show(figure: Any, path: pathlib.Path | None) -> None:
-    """Shows a figure, or saves it."""
+    """Saves a figure, shows it, and lets it go."""
     if path is not None:
         figure.savefig(path, dpi=150)
-    else:
-        plt.show()
+    plt.show()
     plt.close(figure)

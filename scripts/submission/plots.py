@@ -14,6 +14,7 @@ import numpy as np
 
 # %% tags=["modules-only"]
 from submission.evaluate import wilson
+from submission.pictures import show
 from submission.report import STAGE_TITLES
 
 # %% tags=["plumbing"]
@@ -104,7 +105,7 @@ def plot_learning(histories: Mapping[str, Lines], path: pathlib.Path) -> None:
     for axis in axes.flat:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    finish(figure, path)
+    show(figure, path)
 
 
 def plot_before_after(results: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -144,12 +145,4 @@ def plot_before_after(results: Mapping[str, Any], path: pathlib.Path) -> None:
     axis.set_title("Right of the dotted line: lenient accuracy by domain", fontsize=10)
     figure.legend(fontsize=9, ncols=3, loc="outside upper center")
     axis.grid(axis="y", alpha=0.3)
-    finish(figure, path)
-
-
-def finish(figure: Any, path: pathlib.Path | None) -> None:
-    """Saves a figure, shows it, and lets it go."""
-    if path is not None:
-        figure.savefig(path, dpi=120)
-    plt.show()
-    plt.close(figure)
+    show(figure, path)
