@@ -5,13 +5,16 @@ import math
 import re
 
 import benchmark
+import benchmark_gpu
+import benchmark_tiny
+import benchmark_tools
 import jax
 import numpy as np
 import pytest
 
-from submission import model, packing, rollout
+from submission import config, model, packing, rollout
 
-SHAPE = benchmark.SMALL | dict(
+SHAPE = benchmark_tiny.SMALL | dict(
     num_layers=1, num_embed=160, embed_dim=32, hidden_dim=64, num_heads=2, head_dim=16
 )
 LIMIT = 16
@@ -19,21 +22,21 @@ LIMIT = 16
 
 @pytest.fixture(scope="module")
 def small(mesh):
-    stock = benchmark.config.StockModel("small", "gemma3", "", shape=SHAPE, dtype="float32")
-    return benchmark.random_policy(stock, mesh, benchmark.ADAPTER)
+    stock = config.StockModel("small", "gemma3", "", shape=SHAPE, dtype="float32")
+    return benchmark_tools.random_policy(stock, mesh, benchmark_tiny.ADAPTER)
 
 
 def engines(policy, mesh):
-    tokenizer = benchmark.Characters()
-    settings = benchmark.greedy(LIMIT, 48, 4)
+    tokenizer = benchmark_tools.Characters()
+    settings = benchmark_tiny.greedy(LIMIT, 48, 4)
     return {
-        "stock": benchmark.stock_engine(policy, tokenizer, LIMIT + 48),
+        "stock": benchmark_tiny.stock_engine(policy, tokenizer, LIMIT + 48),
         "ours": rollout.PolicyRollout(policy, tokenizer, mesh, settings),
     }
 
 
 def completions(engine, texts):
-    return [t.tolist() for t in engine.generate(texts, benchmark.greedy(LIMIT, 48, 4)).tokens]
+    return [t.tolist() for t in engine.generate(texts, benchmark_tiny.greedy(LIMIT, 48, 4)).tokens]
 
 
 # --- Forced lengths ---------------------------------------------------------------------------
@@ -43,7 +46,7 @@ def test_forced_lengths_hold_in_both_engines_with_the_same_tokens(small, mesh):
     texts = [letter * 30 for letter in "abcd" for _ in range(2)]
     wanted = [1, 16, 7, 2, 16, 3, 11, 5]
     found = {}
-    with benchmark.forced_lengths(wanted, eos_id=1, pad_id=0):
+    with benchmark_tools.forced_lengths(wanted, eos_id=1, pad_id=0):
         for name, engine in engines(small, mesh).items():
             found[name] = completions(engine, texts)
     assert [len(t) for t in found["ours"]] == wanted
@@ -54,34 +57,34 @@ def test_forced_lengths_hold_in_both_engines_with_the_same_tokens(small, mesh):
 
 def test_without_force_the_lengths_are_others(small, mesh):
     """The claim above would fail if nothing were forced; and the force ends with its block."""
-    with benchmark.forced_lengths([3, 3], eos_id=1, pad_id=0):
+    with benchmark_tools.forced_lengths([3, 3], eos_id=1, pad_id=0):
         pass
     for engine in engines(small, mesh).values():
         assert [len(t) for t in completions(engine, ["a" * 30, "b" * 30])] != [3, 3]
 
 
 def test_the_rollout_measurement_checks_tokens_and_lengths_itself():
-    found = benchmark.measure_rollout(shape=SHAPE, limit=LIMIT, parts=(6,), repeats=1)
+    found = benchmark_tiny.measure_rollout(shape=SHAPE, limit=LIMIT, parts=(6,), repeats=1)
     assert found["ours"]["seconds"] > 0
     assert found["stock"]["seconds"] > 0
-    tokens = sum(benchmark.spread_lengths(64, LIMIT))
+    tokens = sum(benchmark_tools.spread_lengths(64, LIMIT))
     assert f"{tokens} tokens, the same on all sides" in found["remarks"]["seconds"]
 
 
 def test_a_different_token_or_length_is_noticed():
     stock = [[5, 6], [7]]
-    benchmark.require_equal_work({"stock": stock, "ours": [[5, 6], [7]]}, [3, 2])
+    benchmark_tiny.require_equal_work({"stock": stock, "ours": [[5, 6], [7]]}, [3, 2])
     with pytest.raises(AssertionError, match="ours: not the tokens of the stock sampler"):
-        benchmark.require_equal_work({"stock": stock, "ours": [[5, 6], [8]]}, [3, 2])
+        benchmark_tiny.require_equal_work({"stock": stock, "ours": [[5, 6], [8]]}, [3, 2])
     with pytest.raises(AssertionError, match="stock: not the lengths"):
-        benchmark.require_equal_work({"stock": stock, "ours": stock}, [3, 3])
+        benchmark_tiny.require_equal_work({"stock": stock, "ours": stock}, [3, 3])
 
 
 def test_most_lengths_are_short_and_a_few_reach_the_limit():
-    lengths = np.array(benchmark.spread_lengths(64, 128))
+    lengths = np.array(benchmark_tools.spread_lengths(64, 128))
     assert (lengths <= 64).mean() > 0.8
     assert 1 <= (lengths == 128).sum() <= 4
-    assert benchmark.spread_lengths(64, 128) == lengths.tolist()
+    assert benchmark_tools.spread_lengths(64, 128) == lengths.tolist()
 
 
 # --- The numbers ------------------------------------------------------------------------------
@@ -90,12 +93,12 @@ def test_most_lengths_are_short_and_a_few_reach_the_limit():
 def test_padded_and_packed_batches_hold_the_same_examples():
     texts = [list(range(4, 4 + n)) for n in (5, 9, 7, 3)]
     examples = [packing.Tokens(text[:2], text[2:]) for text in texts]
-    (padded,) = benchmark.padded_batches(examples, 4, 12, 0)
+    (padded,) = benchmark_tiny.padded_batches(examples, 4, 12, 0)
     (packed,) = packing.packed_batches(examples, 2, 12, 0)
     assert padded.tokens.shape == (4, 12)
     assert packed.tokens.shape == (2, 12)
-    assert benchmark.useful([padded]) == (16.0, 0.5)
-    assert benchmark.useful([packed]) == (16.0, 1.0)
+    assert benchmark_tiny.useful([padded]) == (16.0, 0.5)
+    assert benchmark_tiny.useful([packed]) == (16.0, 1.0)
 
 
 def test_flops_of_a_forward_pass_are_those_the_compiler_counts(small):
@@ -109,8 +112,8 @@ def test_flops_of_a_forward_pass_are_those_the_compiler_counts(small):
 
     cost = jax.jit(forward).lower(state).compile().cost_analysis()
     adapter, whole = model.adapter_size(small)
-    ours = benchmark.training_flops(shape, whole - adapter, [tokens])
-    attention = benchmark.training_flops(shape, 0, [tokens])
+    ours = benchmark_gpu.training_flops(shape, whole - adapter, [tokens])
+    attention = benchmark_gpu.training_flops(shape, 0, [tokens])
     # The compiler computes both halves of the causal square, and the adapter.
     dense = 2 * attention * tokens / (tokens + 1)
     expected = (ours - attention) / 2 + dense / 3 + 2 * adapter * tokens
@@ -119,7 +122,7 @@ def test_flops_of_a_forward_pass_are_those_the_compiler_counts(small):
 
 def test_a_decode_step_reads_weights_once_and_each_cache(small):
     adapter, whole = model.adapter_size(small)
-    read = benchmark.decode_bytes(small, whole - adapter, rows=3, prompt=10, new=20)
+    read = benchmark_gpu.decode_bytes(small, whole - adapter, rows=3, prompt=10, new=20)
     assert read == 4 * (whole - adapter) + 4 * 3 * (10 + 10) * 2 * 16
 
 
@@ -127,7 +130,7 @@ def test_a_decode_step_reads_weights_once_and_each_cache(small):
 @pytest.mark.parametrize("name", ["large_sft", "large_decode", "large_grpo"])
 def test_the_code_for_a_gpu_runs_with_a_tiny_model(name, side):
     measurement = benchmark.MEASUREMENTS[name]
-    found = measurement.function(side, benchmark.large("tiny"))
+    found = measurement.function(side, benchmark_gpu.large("tiny"))
     known = {key: x for key, x in found[side].items() if "share of the" not in key}
     assert known
     assert all(value > 0 for value in known.values())

@@ -4,10 +4,13 @@ import dataclasses
 import json
 import math
 
+import compiled_cost
 import jax
 import jax.numpy as jnp
-import preflight
 import pytest
+import tpu_compile
+import tpu_plan
+import tpu_programs
 import tpu_target
 from tunix.models.gemma import model as gemma2_lib
 from tunix.utils import sharding_utils
@@ -31,14 +34,14 @@ def target(devices):
     """The `kaggle` profile with two layers of the tiny Gemma: the same programs, soon compiled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(config.STOCK_MODELS, TINY, config.STOCK_MODELS[TINY])  # put back afterwards
-        yield preflight.make_target(preflight.run_for(TINY, layers=2), devices)
+        yield tpu_programs.make_target(tpu_programs.run_for(TINY, layers=2), devices)
 
 
 @pytest.fixture(scope="module")
 def reports(target):
     """Two of the programs; the others would only take more time here."""
     names = ("decode", "grpo_step")
-    return {name: preflight.compiled(name, preflight.PROGRAMS[name], target) for name in names}
+    return {name: tpu_compile.compiled(name, tpu_programs.PROGRAMS[name], target) for name in names}
 
 
 def test_a_decode_step_uses_the_links_for_scalars_only(reports):
@@ -72,8 +75,8 @@ def test_a_program_that_does_not_fit_is_reported_with_what_it_needs(target):
         target.run.profile, sft=dataclasses.replace(target.run.profile.sft, rows=8 * 200)
     )
     run = dataclasses.replace(target.run, profile=wide)
-    report = preflight.compiled(
-        "sft_step", preflight.sft_step, dataclasses.replace(target, run=run)
+    report = tpu_compile.compiled(
+        "sft_step", tpu_programs.sft_step, dataclasses.replace(target, run=run)
     )
     assert not report.fits
     assert report.hbm_gib > 15.75
@@ -83,11 +86,11 @@ def test_a_program_that_does_not_fit_is_reported_with_what_it_needs(target):
 
 def test_the_compilers_words_for_out_of_memory_are_understood():
     words = "memory space hbm. Used 18.20G of 15.75G hbm. Exceeded hbm capacity by 2.45G."
-    assert preflight.needed_gib(f"RESOURCE_EXHAUSTED: Ran out of memory in {words}") == 18.2
+    assert tpu_compile.needed_gib(f"RESOURCE_EXHAUSTED: Ran out of memory in {words}") == 18.2
     words = "the total memory required for HLO temporaries (33.50G) exceeds available HBM (15.75G)"
-    assert preflight.needed_gib(words) == 33.5
+    assert tpu_compile.needed_gib(words) == 33.5
     with pytest.raises(ValueError, match="Not understood"):
-        preflight.needed_gib("The mesh has no axis 'fsdp'.")
+        tpu_compile.needed_gib("The mesh has no axis 'fsdp'.")
 
 
 @pytest.fixture
@@ -96,11 +99,11 @@ def plan_of(target):
 
     def make(**seconds):
         def report(name):
-            moved = seconds.get(name, 0.1) * preflight.HBM_BYTES_PER_SECOND
-            cost = preflight.Cost(hbm_gib=1.0, flops=0.0, bytes=moved, collectives={})
-            return preflight.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
+            moved = seconds.get(name, 0.1) * compiled_cost.HBM_BYTES_PER_SECOND
+            cost = compiled_cost.Cost(hbm_gib=1.0, flops=0.0, bytes=moved, collectives={})
+            return tpu_compile.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
 
-        return preflight.nine_hours(target, {name: report(name) for name in preflight.PROGRAMS})
+        return tpu_plan.nine_hours(target, {name: report(name) for name in tpu_programs.PROGRAMS})
 
     return make
 
