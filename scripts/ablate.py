@@ -5,7 +5,8 @@
 Every row is trained from the same data with the same number of steps, once per seed, in a process
 of its own, and evaluated on the same held-out rows; runs that differ in GRPO only share their warm
 start. What is done already is in DIR (by default `outputs/ablations`), so the command goes on
-where it was broken off; with `--with-earlier`, what stands in `data/ablations.json` counts as done.
+where it was broken off; with `--with-earlier`, the GRPO runs in `data/ablations.json`
+count as done.
 `--write` puts the numbers, the table and the plot into `data/`.
 """
 
@@ -407,8 +408,9 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         "",
         f"By `{command}`, {datetime.date.today()}: the tiny profile, {GRPO_STEPS} steps "
         "of GRPO on 150 of SFT, 600 held-out rows, greedy. Means over seeds; ± is half of a 95 % "
-        "interval over them (Student's t). The difference is to *all of it* in the same dtype, "
-        "seed by seed. The guards against a collapse are off.",
+        "interval over them (Student's t). The difference is to *all of it*, seed by seed; of what "
+        "is trained without master weights, to *all of it, in bfloat16*. The guards against a "
+        "collapse are off.",
         "",
         "| | seeds | accuracy | difference | format | ended by itself | tokens |",
         "|---|---|---|---|---|---|---|",

@@ -91,7 +91,7 @@ def measure(name: str, model_name: str, on_gpu: bool) -> dict:
     measurement, joined = MEASUREMENTS[name], {"stock": {}, "ours": {}, "remarks": {}, "failed": []}
     gpu = measurement.needs_gpu and on_gpu
     environment = os.environ | {"JAX_PLATFORMS": "cuda" if gpu else "cpu"}
-    # As in `environment.sh`: without it a third of a CPU's time, on both sides, is page faults.
+    # As in `environment.sh`: without it a quarter of a CPU's time, on both sides, is page faults.
     keep = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
     environment.setdefault("GLIBC_TUNABLES", f"{keep}:glibc.malloc.arena_max=1")
     if gpu:

@@ -82,7 +82,7 @@ LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answe
 much work to show. GRPO then rewards answers that exact checkers find right, and nothing that is
 out of format. So the model finds out for itself how much work leads to right answers. One notebook
 does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
-minutes, which is how every number below can be checked.
+minutes: every score below is from there, and can be checked by anyone.
 
 ## How the nine hours are spent
 
@@ -108,7 +108,7 @@ sampler stops.
 {overview.sources_table(run.recipe, [run.profile.name])}
 
 Each row's gold answer passes its own checker, each row fits the token limits whole, and what
-resembles a held-out row is dropped. Sources without a clear licence are off.
+resembles a held-out row is dropped. Sources whose licence is non-commercial or not stated are off.
 
 ## Rewards
 

@@ -32,7 +32,8 @@ def recipe_table(run: config.Run) -> str:
     profile, sft, grpo = run.profile, run.profile.sft, run.profile.grpo
     rows = {
         "adapter": f"LoRA, rank {profile.adapter.rank}, alpha {profile.adapter.alpha:g}",
-        "SFT": f"{sft.steps} steps at most, {sft.rows} rows of up to {sft.length} tokens, "
+        "SFT": f"{sft.steps} steps at most, {sft.rows} rows of {sft.shortest} tokens, or "
+        f"fewer of up to {sft.length}, "
         f"peak rate {sft.optimizer.peak_rate:g}",
         "GRPO": f"{grpo.steps} steps at most, {grpo.prompts} prompts × {grpo.generations} "
         f"completions, peak rate {grpo.optimizer.peak_rate:g}, KL weight {grpo.beta:g}",

@@ -26,7 +26,6 @@ import random
 from collections.abc import Callable, Iterator
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
-STYLES = ("guess", "short", "steps")
 
 # Shares of the hash space. `tuning` is for whoever changes a hyper-parameter: `held_out`
 # stays unseen until the result is reported.

@@ -51,7 +51,7 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
     }
     compilation = sum(reports[name].seconds_to_compile * n for name, n in programs.items())
     evaluation_rows = profile.evaluation.rows * len(profile.evaluation.sources)
-    batches = math.ceil(evaluation_rows / profile.evaluation.batch_size)
+    batches = math.ceil(evaluation_rows / target.plan.evaluation_rows)
 
     hours = {
         "set_up": (profile.download_minutes + profile.preparation_minutes) / 60,
@@ -67,7 +67,7 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
     hours["sft"] = min(hours["sft"], profile.sft_share * left)
     sft_steps = min(sft_steps, int(hours["sft"] * 3600 * EFFICIENCY / sft_seconds + 0.5))
     # What the notebook keeps back for the end of the run; evaluations are above already.
-    kept_back = 0.5 * hours["evaluation"] / 3 * 3600
+    kept_back = (0.5 + 1.5) * hours["evaluation"] / 3 * 3600  # half more of one, and a second one
     kept_back += grpo.SPARE_STEPS * update + profile.closing_seconds + SAVE_SECONDS
     grpo_steps = min(settings.steps, int(((left - hours["sft"]) * 3600 - kept_back) / update))
     hours["grpo"] = grpo_steps * update / 3600
@@ -101,7 +101,7 @@ def nine_hours(target: Target, reports: dict[str, Report]) -> dict[str, Any]:
             "sft_slots_used": SLOTS_USED,
             "evaluations": 3,
             "evaluation_rows": evaluation_rows,
-            "evaluation_batch": profile.evaluation.batch_size,
+            "evaluation_batch": target.plan.evaluation_rows,
             "download_minutes": profile.download_minutes,
             "preparation_minutes": profile.preparation_minutes,
             "compiled_programs": programs,

@@ -295,7 +295,7 @@ def evaluation_decode(target: Target) -> Any:
     Its state lies where the sampler's prefill leaves it. A prefill that does not fit is reported
     here: it makes the logits of every position.
     """
-    rows = target.run.profile.evaluation.batch_size
+    rows = target.plan.evaluation_rows
     sampler, state, weights = sampler_programs(target, rows, temperature=0.0, top_p=None, top_k=1)
     filled = sampler._compiled_prefill_fn.lower(weights, state, None, echo=False).compile()
     placed = jax.tree.map(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from submission import code_answers, sandbox
-from submission.code_answers import UnknownFormError, check_code, hidden_tests, read_test
+from submission.code_answers import UnknownFormError, check_code, read_test
 from submission.sandbox import Limits, SandboxError
 
 ADD = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'")
@@ -314,9 +314,9 @@ def test_arguments_may_be_expressions():
 def test_at_least_one_test_is_hidden_when_there_are_several(count):
     tests = [f"assert f({i}) == {i}" for i in range(count)]
     shown = code_answers.shown_tests(tests)
-    assert shown + hidden_tests(tests) == tuple(tests)
+    assert shown == tuple(tests[: len(shown)])
     assert bool(shown) == (count > 0)
-    assert bool(hidden_tests(tests)) == (count > 1)
+    assert (len(shown) < count) == (count > 1)
 
 
 # In the manner of MBPP's own rows: reference solutions and their tests.

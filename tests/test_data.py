@@ -13,6 +13,10 @@ from submission.config import Lengths, MixtureShares, Source
 from submission.prompts import Example
 
 
+def load_examples(*arguments, **settings):
+    return list(data.load_mixture(*arguments, **settings).examples)
+
+
 def write(path, *rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Source("bundled", str(path))
@@ -137,7 +141,7 @@ def thought(n):
 def test_hub_rows_are_streamed_by_the_real_client(glaive, tokenizer, capsys):
     rows = [thought(n) for n in range(20)]
     rows.insert(3, {"prompt": "no thinking", "response": "1"})
-    kept = data.load_examples(
+    kept = load_examples(
         (glaive(*rows, rows=5),), tokenizer, Lengths(48, 80), needs_trace=True, minimum_kept=0.5
     )
     assert [e.answer for e in kept] == ["1", "2", "3", "4", "5"]
@@ -239,7 +243,7 @@ def test_reading_ends_with_its_minutes_and_goes_on_with_what_there_is(tmp_path, 
     ticks = iter(range(1000))
     source = dataclasses.replace(source, minutes=0.5)
     with pytest.warns(UserWarning, match=r"goes on with what there is: its 0.5 minutes were over"):
-        kept = data.load_examples((source,), tokenizer, clock=lambda: next(ticks), **KEEP)
+        kept = load_examples((source,), tokenizer, clock=lambda: next(ticks), **KEEP)
     assert len(kept) == 30
 
 
@@ -268,9 +272,7 @@ def test_a_source_of_which_next_to_nothing_fits_is_given_up_early(tmp_path, toke
     long = {**ROW, "question": "word " * 60}
     source = write(tmp_path / "r.jsonl", ROW, *[long] * 99)
     with pytest.raises(ValueError, match="only 1 of 10 rows"):
-        data.load_examples(
-            (source,), tokenizer, Lengths(48, 80), needs_trace=False, minimum_kept=0.5
-        )
+        load_examples((source,), tokenizer, Lengths(48, 80), needs_trace=False, minimum_kept=0.5)
 
 
 # --- Tokens ---------------------------------------------------------------------------------
@@ -362,10 +364,10 @@ def test_prompts_over_the_length_are_counted_and_stop_the_run_if_too_many(
     tmp_path, tokenizer, capsys
 ):
     source = write(tmp_path / "r.jsonl", ROW, {**ROW, "question": "word " * 50})
-    assert len(data.load_examples((source,), tokenizer, **KEEP)) == 1
+    assert len(load_examples((source,), tokenizer, **KEEP)) == 1
     assert "1 of 2 rows kept, 1 prompt over 48 tokens" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"only 1 of 2 rows.*at least 90.0% must be"):
-        data.load_examples((source,), tokenizer, **KEEP | {"minimum_kept": 0.9})
+        load_examples((source,), tokenizer, **KEEP | {"minimum_kept": 0.9})
 
 
 def test_what_is_kept_has_its_closing_tags(tokenizer, glaive):
@@ -375,9 +377,7 @@ def test_what_is_kept_has_its_closing_tags(tokenizer, glaive):
         for n in range(60)
     ]
     lengths = Lengths(48, 40)
-    kept = data.load_examples(
-        (glaive(*rows),), tokenizer, lengths, needs_trace=True, minimum_kept=0.05
-    )
+    kept = load_examples((glaive(*rows),), tokenizer, lengths, needs_trace=True, minimum_kept=0.05)
     assert 0 < len(kept) < len(rows)
     for example in kept:
         target = data.tokenize(tokenizer, example).target

@@ -64,6 +64,19 @@ def test_a_program_counts_leniently_without_tags():
     assert evaluate.summarise([stock, wrong])["accuracy_lenient"] == 0.5
 
 
+@pytest.mark.parametrize("checker", ["code", "open"])
+def test_what_a_model_says_after_its_turn_does_not_count(checker):
+    """Stock Gemma goes on after `<end_of_turn>`: the judges' sampler stops at EOS only."""
+    row = Example("Write about a fox.", "", checker, tests=("assert f(2) == 4",))
+    said = {
+        "code": "```python\ndef f(x):\n    return 2 * x\n```",
+        "open": "The fox crossed the frozen lake at dusk, and it left a thin line of prints.",
+    }[checker]
+    alone, followed = (answered(text, row) for text in (said, f"{said}<end_of_turn>\nx = = 1 No"))
+    assert followed.right_leniently == alone.right_leniently == (checker == "code")
+    assert followed.open_score_lenient == alone.open_score_lenient
+
+
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (5, 10), (0, 0)])
 def test_the_interval_contains_the_share_and_stays_in_range(successes, n):
     low, high = evaluate.wilson(successes, n)

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
+from tunix.generate import sampler as sampler_lib
 
 from submission import config, memory, model
 
@@ -49,6 +52,20 @@ def test_less_memory_means_less_at_once():
         at_once = [getattr(plan, name) for plan in plans]
         assert at_once == sorted(at_once, reverse=True)
         assert at_once[0] > at_once[-1]
+
+
+def test_an_evaluation_starts_with_its_whole_cache_on_one_chip():
+    """As Tunix's sampler makes it: 26 GiB for 256 rows of Gemma 2 2B, 6.5 for Gemma 3 1B."""
+    rows = {"gemma3_1b_it": 256, "gemma2_2b_it": 64}
+    for name, expected in rows.items():
+        run = kaggle(name)
+        assert memory.plan_memory(run, 8).evaluation_rows == expected
+        cache = sampler_lib._init_cache(
+            n_layers=26, cache_size=run.cache_length, batch_size=1, dtype=jnp.bfloat16,
+            num_kv_heads=model.tunix_config(run.model).num_kv_heads, head_dim=256,
+        )  # fmt: skip
+        made = sum(x.nbytes for x in jax.tree.leaves(cache) if x.ndim == 4)
+        assert memory.cache_bytes(run, 1) == made
 
 
 def test_no_more_goes_through_at_once_than_keeps_the_chips_busy():

@@ -34,6 +34,17 @@ def test_numbers_of_a_step_make_one_line_with_means(tmp_path):
     assert read(tmp_path)[0]["reward"] == 0.5
 
 
+def test_tokens_and_times_of_the_parts_of_a_step_are_summed(tmp_path):
+    log = make_log(tmp_path)
+    log.begin(1, 4)
+    for _ in range(2):  # two rollouts for one update
+        log.add(1, step_tokens=100, rollout_seconds=1.5, reward=0.5)
+    log.end(1)
+    log.close()
+    (line,) = read(tmp_path)
+    assert (line["step_tokens"], line["rollout_seconds"], line["reward"]) == (200, 3.0, 0.5)
+
+
 def test_a_step_is_written_when_the_next_one_ends_or_when_asked(tmp_path):
     log = make_log(tmp_path)
     make_step(log, 1, loss=1.0)
@@ -116,3 +127,16 @@ def test_progress_shows_speed_and_planned_end(tmp_path, capsys):
     assert lines[1].startswith("sft    2/30  loss 1  50 tokens/s  (")
     assert "56 s to go, until " in lines[1]
     assert lines[-1].startswith("sft   30/30  loss 1 ")
+
+
+def test_slow_steps_are_shown_every_five_minutes(tmp_path, capsys):
+    now = [0.0]
+    log = make_log(tmp_path, steps=4000, clock=lambda: now[0])
+    for step in range(1, 101):
+        log.begin(step, 4000)
+        now[0] += 22.0
+        log.add(step, loss=1.0)
+        log.end(step)
+    log.close()
+    shown = [int(line.split()[1].split("/")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert shown[:4] == [1, 15, 29, 43]

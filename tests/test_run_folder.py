@@ -22,8 +22,12 @@ def test_older_outputs_are_moved_aside(tmp_path, capsys):
         folder = run_folder.open_run_folder(short_run(out, resume=False))
         assert [p.name for p in folder.checkpoints.iterdir()] == []
         (folder.checkpoints / "kept").write_text("x")
+        (out / "report.html").write_text("x")
+        (out / "tensorboard").mkdir()
         folder.release()
         if expected:
+            left = {path.name for path in (tmp_path / expected).iterdir()}
+            assert {"report.html", "tensorboard"} <= left
             assert (tmp_path / expected / "checkpoints" / "kept").exists()
             assert (tmp_path / expected / "run.json").exists()
             assert expected in capsys.readouterr().out

@@ -17,10 +17,11 @@ def batch():
     return peft_trainer.TrainingInput(input_tokens=tokens_BT, input_mask=np.ones((2, 16), bool))
 
 
-def trainer_for(policy, optimizer, steps=3):
-    trainer = peft_trainer.PeftTrainer(
-        policy, optimizer, peft_trainer.TrainingConfig(eval_every_n_steps=99, max_steps=steps)
+def trainer_for(policy, optimizer, steps=3, passes=None):
+    settings = peft_trainer.TrainingConfig(
+        eval_every_n_steps=99, max_steps=steps, gradient_accumulation_steps=passes
     )
+    trainer = peft_trainer.PeftTrainer(policy, optimizer, settings)
     trainer.with_gen_model_input_fn(
         lambda x: {
             "input_tokens": x.input_tokens,
@@ -195,6 +196,39 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_a_count(make_policy, 
         ),
     ]
     assert all(jax.tree.leaves(changed))
+
+
+def test_a_pass_that_is_not_finite_leaves_out_its_update_and_no_other(make_policy, mesh):
+    """Stock: `optax.MultiSteps` never gets rid of the NaN."""
+    good = batch()
+    bad = peft_trainer.TrainingInput(
+        np.where(np.arange(16) == 0, 5, good.input_tokens).astype(np.int32), good.input_mask
+    )
+
+    def after(passes, ours=True):
+        policy = make_policy()
+        before = adapter(policy)
+        optimizer = updates.make_optimizer(config.Optimizer(1e-3))
+        trainer = trainer_for(policy, optimizer, len(passes) // 2, passes=2)
+        stock_loss = trainer.loss_fn
+
+        def loss(model, input_tokens, input_mask, positions, attention_mask):
+            found = stock_loss(model, input_tokens, input_mask, positions, attention_mask)
+            return jnp.where(input_tokens[0, 0] == 5, jnp.nan, 1.0) * found
+
+        trainer.with_loss_fn(loss)
+        if ours:
+            updates.use_adapter_only_step(trainer)
+        with mesh:
+            trainer.train(passes, skip_jit=ours)
+        moved = jax.tree.map(lambda a, b: b - a, before, adapter(policy))
+        return [np.asarray(x) for x in jax.tree.leaves(moved)]
+
+    expected = after([good, good])
+    assert any(x.any() for x in expected)
+    passes = [bad, good, good, good]
+    assert all(map(np.array_equal, after(passes), expected))
+    assert not any(x.any() for x in after(passes, ours=False))
 
 
 # --- Rate, schedule and rematerialisation -----------------------------------------------------

@@ -41,21 +41,12 @@ CODE_LIMITS = Limits(seconds=5.0)  # a right answer needs milliseconds; an endle
 
 
 def shown_tests(tests: Sequence[str]) -> tuple[str, ...]:
-    """The tests that the prompt shows.
+    """The tests that the prompt shows; the others are hidden.
 
     >>> shown_tests(["assert f(1) == 2", "assert f(2) == 3"])
     ('assert f(1) == 2',)
     """
     return tuple(tests[:SHOWN_TESTS])
-
-
-def hidden_tests(tests: Sequence[str]) -> tuple[str, ...]:
-    """The others; there is at least one unless there is only one test.
-
-    >>> hidden_tests(["assert f(1) == 2", "assert f(2) == 3"])
-    ('assert f(2) == 3',)
-    """
-    return tuple(tests[SHOWN_TESTS:])
 
 
 # %% [markdown]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # ### Every choice, once
 #
-# All that can be chosen stands here: the model, the recipe, the hyper-parameters of
-# both stages, the weights of the reward. Nothing below asks *which* profile it runs in; it
+# What a run is told stands here: the model, the recipe, the hyper-parameters of both stages, the
+# weights of the reward. Nothing below asks *which* profile it runs in; it
 # reads a number from here.
 #
 # A **profile** says where we run. `tiny` is a laptop's CPU and a Gemma of 1.2 million
@@ -488,7 +488,7 @@ KAGGLE = Profile(
     # A notebook that is started again does not compile again. (On CPUs it gains little.)
     compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
     hours=9.0,
-    closing_seconds=60.0,
+    closing_seconds=300.0,  # a session began before its first cell, and is killed on the minute
     remat=True,
 )
 

@@ -10,7 +10,7 @@
 # success rate, and the next prompts are drawn in proportion to the cell's share of the mixture
 # times *p*(1 − *p*), with a floor, so that no cell is forgotten. The alternatives are `uniform`,
 # the mixture as it is, and `phases`, easy rows first and hard ones last by the share of the
-# stage that is done. What each of them did is measured in the README.
+# stage that is done. The ablations of the repository compare learnability with the mixture.
 
 # %%
 import collections

@@ -6,7 +6,7 @@
 # `scripts/tasks.py`: sums, stories, comparisons, yes/no questions, choices, sorting and
 # words. Their traces come in three styles: 30 % are bare guesses ("I think it is 42."), 45 %
 # give one equation a step ("17+25=42."), 25 % work digit by digit ("17+25: 7+5=12, 1+2+1=4,
-# so 42."). The `kaggle` profile takes glaive's traces in all their length.
+# so 42."). The `kaggle` profile takes of glaive's traces those that fit, whole.
 
 # %%
 import collections
@@ -348,13 +348,6 @@ def load_mixture(
         print(count)
         counts.append(count)
     return mix(groups, counts, shares)
-
-
-def load_examples(
-    sources: Sequence[Source], tokenizer: Any, lengths: Lengths, **settings: Any
-) -> list[Example]:
-    """The rows of `load_mixture`, source after source."""
-    return list(load_mixture(sources, tokenizer, lengths, **settings).examples)
 
 
 # %% [markdown]

@@ -41,8 +41,9 @@ LAST_NUMBER = re.compile(r"[-−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?!.*\d)", re.DOTALL)
 
 
 def without_tags(text: str) -> str:
-    """What was said, whatever its format."""
-    for mark in (*TAGS, CUT_MARK, TURN_END):
+    """What was said in the first turn, whatever its format."""
+    text = text.split(TURN_END)[0]
+    for mark in (*TAGS, CUT_MARK):
         text = text.replace(mark, "\n")
     return text
 
@@ -208,7 +209,7 @@ def worse_beyond_noise(before: Sequence[Answered], after: Sequence[Answered]) ->
     """Has the accuracy on the same rows fallen by more than chance makes likely?
 
     McNemar's test: of the rows that only one of the two has right, how many are the first one's?
-    Beyond 1.96 standard deviations of a fair coin it is no chance (one in forty, on this side).
+    Beyond 1.96 standard deviations of a fair coin, which chance gives once in forty times.
     """
     pairs = list(zip(before, after, strict=False))  # where time was short, of the rows of both
     lost = sum(a.right and not b.right for a, b in pairs)

@@ -28,6 +28,7 @@ class MemoryPlan:
     replicated: bool  # every chip holds all weights
     micro_prompts: int  # groups per forward and backward pass
     rollout_prompts: int  # groups that are generated at once
+    evaluation_rows: int  # rows that Tunix's sampler answers at once
     weights: int  # bytes per chip, adapter and optimizer included
     training: int  # bytes per chip at the height of an update
     rollout: int  # bytes per chip at the end of a rollout
@@ -38,7 +39,8 @@ class MemoryPlan:
         where = "whole on every chip" if self.replicated else "in slices"
         return (
             f"weights {where}, {gib[0]} GiB; an update {gib[1]} GiB with {self.micro_prompts} "
-            f"groups at once; a rollout {gib[2]} GiB with {self.rollout_prompts} groups at once"
+            f"groups at once; a rollout {gib[2]} GiB with {self.rollout_prompts} groups at once; "
+            f"{self.evaluation_rows} rows at once in an evaluation"
         )
 
 
@@ -112,10 +114,10 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     room = profile.chip.memory_gib * (1 - profile.chip.spare) * 2**30
     group = settings.generations / devices  # rows per chip
 
-    def fitting(weights: float, prompts: int, needed: Any) -> int:
-        """The largest divisor of `prompts` whose rows fit beside the weights; 0: none does."""
-        divisors = [d for d in range(1, prompts + 1) if prompts % d == 0]
-        return max((d for d in divisors if weights + needed(d * group) <= room), default=0)
+    def fitting(weights: float, whole: int, needed: Any, rows: float = group) -> int:
+        """The largest divisor of `whole`, each so many rows, that fits beside the weights, or 0."""
+        divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+        return max((d for d in divisors if weights + needed(d * rows) <= room), default=0)
 
     def training(rows: float) -> int:
         return pass_bytes(run, rows, run.cache_length)
@@ -123,14 +125,19 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     def rollout(rows: float) -> int:
         return cache_bytes(run, rows)
 
+    def evaluation(rows: float) -> int:
+        # Tunix's sampler makes its cache on the first chip, whole, and only then shares it out.
+        return cache_bytes(run, rows) + cache_bytes(run, rows / devices)
+
     enough = largest_divisor(settings.prompts, profile.chip.pass_tokens / run.cache_length / group)
     for replicated in (True, False):
         weights = trained + (base if replicated else base / devices)
         micro = settings.micro_prompts or fitting(weights, enough, training)
         at_once = fitting(weights, settings.prompts, rollout)
-        if micro and at_once:
+        answered = fitting(weights, profile.evaluation.batch_size, evaluation, rows=1)
+        if micro and at_once and answered:
             return MemoryPlan(
-                replicated, micro, at_once, math.ceil(weights),
+                replicated, micro, at_once, answered, math.ceil(weights),
                 math.ceil(weights + training(micro * group)),
                 math.ceil(weights + rollout(at_once * group)),
             )  # fmt: skip

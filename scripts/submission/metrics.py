@@ -53,6 +53,8 @@ class StepLog:
     """The metrics of one stage, by step (counted from 1)."""
 
     MUST_BE_FINITE = ("loss", "grad_norm")
+    SUMMED = ("step_tokens", "rollout_seconds", "reward_seconds")
+    LONGEST_SILENCE = 300.0  # seconds without a line of progress
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class StepLog:
         self.path, self.stage, self.shown = path, stage, shown
         self.most_skipped, self._every = most_skipped, max(1, steps // lines)
         self._clock, self._start = clock, clock()
+        self._shown_at = self._start
         self._listeners = list(listeners)
         self._values: dict[int, dict[str, list[Any]]] = {}
         self._began: dict[int, float] = {}
@@ -95,9 +98,9 @@ class StepLog:
         self._values[step] = collections.defaultdict(list)
 
     def add(self, step: int, **numbers: Any) -> None:
-        """Takes numbers of a step that has begun. Of several by one name the line has the mean.
+        """Takes numbers of a step that has begun; they may still be under way on a device.
 
-        They may still be under way on a device.
+        Of several by one name the line has the mean, or the sum where that is what is meant.
         """
         for name, number in numbers.items():
             self._values[step][name].append(number)
@@ -124,7 +127,10 @@ class StepLog:
 
     def _write(self, step: int) -> None:
         found = jax.device_get(dict(self._values.pop(step)))
-        values = {name: float(np.mean(np.asarray(x, np.float64))) for name, x in found.items()}
+        values = {
+            name: float((np.sum if name in self.SUMMED else np.mean)(np.asarray(x, np.float64)))
+            for name, x in found.items()
+        }
         end = self._began.get(step + 1, self._clock())
         del self._ended[step]
         line: dict[str, Any] = {
@@ -161,9 +167,11 @@ class StepLog:
                 warnings.warn(f"{listener} takes no more lines of the log: {error}", stacklevel=2)
 
     def _show(self, line: dict[str, Any], planned: int) -> None:
-        step = line["step"]
-        if step % self._every and step not in (1, planned):
+        step, now = line["step"], self._clock()
+        is_due = step % self._every == 0 or step in (1, planned)
+        if not is_due and now - self._shown_at < self.LONGEST_SILENCE:
             return
+        self._shown_at = now
         numbers = [f"{name} {line[name]:.3g}" for name in self.shown if name in line]
         recent = self.history[1:][-20:] or self.history  # the first one compiles
         seconds = [x["seconds"] for x in recent]
@@ -174,7 +182,7 @@ class StepLog:
         until = time.strftime("%H:%M", time.localtime(time.time() + to_go))
         print(
             f"{self.stage} {step:>4}/{planned}  {'  '.join(numbers)}  "
-            f"({duration(self._clock() - self._start)}, {duration(to_go)} to go, until {until})",
+            f"({duration(now - self._start)}, {duration(to_go)} to go, until {until})",
             flush=True,
         )
 

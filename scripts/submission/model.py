@@ -159,10 +159,10 @@ def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Modul
 
 
 # %% [markdown]
-# **The adapter.** LoRA on attention and MLP: a few million numbers beside a frozen base. The
-# reference policy of GRPO is the *same base* with a frozen copy of the adapter as SFT left
-# it. (Handing over stock Gemma as reference, as the starter notebook does, would pull the
-# policy back to before it knew the format.)
+# **The adapter.** LoRA on attention and MLP: for the 1B, 50 million numbers beside a frozen base.
+# The reference policy of GRPO is the *same base* with a frozen copy of the adapter as SFT left it.
+# (Handing over stock Gemma as reference, as the starter notebook does, would pull the policy back
+# to before it knew the format.)
 
 
 # %%

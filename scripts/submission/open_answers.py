@@ -168,7 +168,7 @@ def fresh(answer: Text) -> float:
     loudest = max(answer.topic.values(), default=0) / max(8, len(words))
     score = ramp(loudest, 0.4, 0.2)  # one word over and over
     if (named := answer.topic.total()) > 12:
-        # A few words over and over: of 124 good answers, none names less than 0.68 new ones.
+        # A few words over and over: of 114 good answers, none names less than 0.68 new ones.
         score *= ramp(len(answer.topic) / named, 0.3, 0.5)
     if (count := len(words)) > 6:
         pairs = len(set(itertools.pairwise(words)))

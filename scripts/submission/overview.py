@@ -14,16 +14,19 @@ def settings_of_profile(profile: Profile) -> list[tuple[str, str, str]]:
     """The settings that matter: name, value, reason."""
     sft, grpo, rewards = profile.sft, profile.grpo, profile.rewards
     lengths, adapter, adam = profile.lengths, profile.adapter, profile.grpo.optimizer
+    sizes = f"{sft.rows} × {sft.shortest:,}"
+    if sft.shortest < sft.length:
+        sizes += f", or fewer of up to {sft.length:,}"
     weights = (rewards.in_format, rewards.right, rewards.length, rewards.open)
     return [
-        ("model", profile.model, "stock, instruction-tuned"),
+        ("model", profile.model, "where training starts; `tiny` has one of our own"),
         ("adapter", f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}",
          "on attention and MLP; the base stays frozen, and all roles share it"),
         ("tokens: prompt + completion", f"{lengths.prompt} + {lengths.completion}",
          "the judges read about 1,000"),
         ("SFT: updates, at most", f"{sft.steps}", "the format is learned early"),
         ("SFT: of the time, at most", f"{profile.sft_share:g}", "the time belongs to GRPO"),
-        ("SFT: rows × tokens", f"{sft.rows} × {sft.length}", "packed: no slot is left to padding"),
+        ("SFT: rows × tokens", sizes, "packed; which of two sizes, the examples decide"),
         ("SFT: peak rate", f"{sft.optimizer.peak_rate:g}", "warm-up, then cosine to a tenth"),
         ("GRPO: updates, at most", f"{grpo.steps:,}", "on the TPU, the clock ends it before"),
         ("GRPO: prompts × completions", f"{grpo.prompts} × {grpo.generations}",
@@ -39,8 +42,9 @@ def settings_of_profile(profile: Profile) -> list[tuple[str, str, str]]:
          "the format is a gate; being right is nearly all"),
         ("reward: words of a trace", f"{rewards.shortest} to {rewards.longest}",
          "within, the length pays in full, if the answer is right"),
-        ("saves: updates, minutes", f"{grpo.save_every}, {profile.save_minutes:g}",
-         "so much can be lost at most"),
+        ("saves: updates of SFT, of GRPO; minutes",
+         f"{sft.save_every}, {grpo.save_every}; {profile.save_minutes:g}",
+         "whichever comes first: so much can be lost at most"),
     ]  # fmt: skip
 
 

@@ -59,9 +59,9 @@ PLAN_HOURS = {
     "downloads and rows": 0.67,
     "compiling": 0.64,
     "SFT": 0.28,
-    "GRPO": 7.31,
+    "GRPO": 7.23,
     "evaluation": 0.01,
-    "reserve": 0.09,
+    "reserve": 0.16,
 }
 
 

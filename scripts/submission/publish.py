@@ -1,6 +1,6 @@
 # %% [markdown]
 # The same notebook goes on from what it has made: with the recipe `continue`, `START_FROM` names
-# the folder of an earlier run, GRPO begins with its adapter, at a third of the rate, and draws rows
+# the folder of an earlier run, GRPO begins with its adapter, at 0.3 of the rate, and draws rows
 # that have not been drawn yet. With `PUBLISH_AS=user/model` the result is uploaded in the layout
 # from which the judges restore: `<step>/model_params`.
 

@@ -141,7 +141,8 @@ class RunFolder:
         kept = [entry for entry in ours if entry.exists()]
         if not kept:
             return
-        kept += [entry for entry in [self.path / "submission.ipynb"] if entry.exists()]
+        besides = map(self.path.joinpath, ("submission.ipynb", "report.html", "tensorboard"))
+        kept += [entry for entry in besides if entry.exists()]
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1

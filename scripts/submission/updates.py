@@ -61,15 +61,18 @@ def with_master_weights(inner: optax.GradientTransformation) -> optax.GradientTr
 
 
 # %% [markdown]
-# **The rate is injected in float32.** `optax.inject_hyperparams` stores AdamW's numbers in
-# the dtype of the parameters. In bfloat16 the second moment's 0.999 becomes 1.0, its bias
-# correction divides by zero, and the run is dead from the first step while its loss reads 0.
+# **The rate is injected in float32.** `optax.inject_hyperparams` stores AdamW's numbers in the
+# dtype of the parameters. In bfloat16 a second moment's 0.999, the usual value, becomes 1.0, its
+# bias correction divides by zero, and the run is dead from the first step while its loss reads 0.
 #
 # **The rate follows the clock.** It is set from outside before every update, from the progress of
 # the stage, so that a stage that its time cuts short ends at the same low rate as any other.
 #
 # **What is not finite is left out.** A gradient with a NaN moves nothing: neither the adapter nor
-# the moments. It is counted, and a few of them in a row stop the run.
+# the moments. It is counted, and a few of them in a row stop the run. Where an update takes several
+# passes, one such pass leaves all of it out. `optax.MultiSteps`, in which Tunix wraps the optimizer
+# then, empties its sum of gradients by multiplying it by 0, and a NaN times 0 is a NaN: every later
+# update would be left out too, while the loss looks healthy. So our step empties the sum itself.
 
 
 # %%
@@ -131,6 +134,20 @@ def with_rate(moments: nnx.State, rate: float) -> nnx.State:
     return jax.tree_util.tree_map_with_path(changed, moments)
 
 
+def with_emptied_sum(moments: nnx.State) -> nnx.State:
+    """The optimizer's state; after the last pass of an update, its sum of gradients is 0."""
+    leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(moments)}
+    passes = [x for path, x in leaves.items() if "mini_step" in path]
+    if not passes:  # one pass an update
+        return moments
+
+    def emptied(path: Any, x: jax.Array) -> jax.Array:
+        is_sum = "acc_grads" in jax.tree_util.keystr(path)
+        return jnp.where(passes[0] == 0, jnp.zeros_like(x), x) if is_sum else x
+
+    return jax.tree_util.tree_map_with_path(emptied, moments)
+
+
 # %% [markdown]
 # **The base stays where it is.** Tunix's jitted step takes the whole model and returns the
 # whole model, so that after one update the policy's base weights live in new buffers, and
@@ -174,7 +191,7 @@ def adapter_only_step(
         optimizer = nnx.merge(optimizer_graph, moments)
         with rematerialised(model.config, remat):
             result = train_step(model, optimizer, inputs)
-        return nnx.state(model, nnx.LoRAParam), nnx.state(optimizer), result
+        return nnx.state(model, nnx.LoRAParam), with_emptied_sum(nnx.state(optimizer)), result
 
     return step
 
