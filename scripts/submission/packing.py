@@ -171,8 +171,12 @@ def row_length(sizes: Sequence[int], shortest: int, longest: int) -> int:
 def rows_per_update(rows: int, shortest: int, length: int, devices: int) -> int:
     """Rows of this length with about as many tokens as `rows` of the shortest.
 
+    As many for each device, unless `rows` are fewer than the devices: then each has all of them.
+
     >>> [rows_per_update(64, 2048, length, devices=8) for length in (2048, 3072)]
     [64, 40]
+    >>> rows_per_update(64, 2048, 3072, devices=64), rows_per_update(6, 144, 144, devices=8)
+    (64, 6)
     """
     count = rows * shortest // length
-    return count - count % devices if count > devices else count
+    return count - count % devices or min(rows, devices)
