@@ -465,8 +465,8 @@ unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(r
 # EOS, with the same noise at every step, with Tunix's KL estimator and a stock reference, without a
 # reward for the length, without the format gate (better by 0.011 ± 0.010, the one interval that
 # misses 0), in bfloat16 without master weights, and even with Tunix's defaults for all of these at
-# once, the accuracy stays between 0.69 and 0.71. So the table below is not about this small gain. It
-# is about what a longer run and a larger model would suffer from, and what it says is shown by
+# once, the accuracy stays between 0.69 and 0.71. So the table below is not about this small gain.
+# It is about what a longer run and a larger model would suffer from, and what it says is shown by
 # tests, one thing at a time.
 #
 # **What Tunix 0.1.7 does that one must know.** Each of these changes the result, or the
