@@ -5,8 +5,7 @@
 Every row is trained from the same data with the same number of steps, once per seed, in a process
 of its own, and evaluated on the same held-out rows; runs that differ in GRPO only share their warm
 start. What is done already is in DIR (by default `outputs/ablations`), so the command goes on
-where it was broken off; with `--with-earlier`, the GRPO runs in `data/ablations.json`
-count as done.
+where it was broken off; with `--with-earlier`, GRPO runs in `data/ablations.json` count as done.
 `--write` puts the numbers, the table and the plot into `data/`.
 """
 

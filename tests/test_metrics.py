@@ -18,6 +18,17 @@ def make_step(log, step, planned=4, **numbers):
     log.end(step)
 
 
+def make_timed_steps(path, count, seconds, planned, **numbers):
+    now = [0.0]
+    log = make_log(path, steps=planned, clock=lambda: now[0])
+    for step in range(1, count + 1):
+        log.begin(step, planned)
+        now[0] += seconds
+        log.add(step, loss=1.0, **numbers)
+        log.end(step)
+    log.close()
+
+
 def read(path):
     return [json.loads(line) for line in (path / "m.jsonl").read_text().splitlines()]
 
@@ -114,14 +125,7 @@ def test_going_on_after_a_save_drops_what_came_after_it_and_keeps_other_stages(t
 
 
 def test_progress_shows_speed_and_planned_end(tmp_path, capsys):
-    now = [0.0]
-    log = make_log(tmp_path, steps=30, clock=lambda: now[0])
-    for step in range(1, 31):
-        log.begin(step, 30)
-        now[0] += 2.0
-        log.add(step, loss=1.0, step_tokens=100)
-        log.end(step)
-    log.close()
+    make_timed_steps(tmp_path, 30, seconds=2.0, planned=30, step_tokens=100)
     lines = capsys.readouterr().out.splitlines()
     assert 10 <= len(lines) <= 20
     assert lines[1].startswith("sft    2/30  loss 1  50 tokens/s  (")
@@ -130,13 +134,6 @@ def test_progress_shows_speed_and_planned_end(tmp_path, capsys):
 
 
 def test_slow_steps_are_shown_every_five_minutes(tmp_path, capsys):
-    now = [0.0]
-    log = make_log(tmp_path, steps=4000, clock=lambda: now[0])
-    for step in range(1, 101):
-        log.begin(step, 4000)
-        now[0] += 22.0
-        log.add(step, loss=1.0)
-        log.end(step)
-    log.close()
+    make_timed_steps(tmp_path, 100, seconds=22.0, planned=4000)
     shown = [int(line.split()[1].split("/")[0]) for line in capsys.readouterr().out.splitlines()]
     assert shown[:4] == [1, 15, 29, 43]
