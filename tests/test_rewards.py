@@ -1,4 +1,7 @@
 import math
+import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,6 +12,7 @@ from tunix.rl.grpo import grpo_learner
 from submission import prompts, rewards
 from submission.config import Rewards
 
+SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "scripts"
 RIGHT = (
     "<reasoning>There are 6 baskets of 7 pears, and 6 times 7 is 42.</reasoning><answer>42</answer>"
 )
@@ -247,3 +251,15 @@ def test_reward_and_metrics_score_a_batch_once(monkeypatch):
     assert len(calls) == 1
     scorer.parts([RIGHT], {**COLUMNS, "answer": ["41"]})  # another row: scored anew
     assert len(calls) == 2
+
+
+def test_the_package_s_face_is_the_reward_and_needs_no_jax():
+    code = (
+        "import sys; from submission import combined, components, parse\n"
+        "good = '<reasoning>6 times 7</reasoning><answer>42</answer>'\n"
+        "columns = dict(answer=['42'], checker=['number'], choices=['[]'], tests=[[]])\n"
+        "assert combined(['6*7?'], [good], **columns)[0] > 0.9\n"
+        "assert components(['6*7?'], [good], **columns)['right'] == [1.0]\n"
+        "assert parse(good).in_format and 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SCRIPTS)

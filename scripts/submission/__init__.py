@@ -1,1 +1,9 @@
-"""The chapters of the notebook, as importable modules."""
+"""The chapters of the notebook, as importable modules; their face is the reward.
+
+>>> combined(["6 times 7?"], ["<answer>42</answer>"], answer=["42"], checker=["number"])
+[0.0]
+"""
+
+from submission.rewards import combined, components, parse
+
+__all__ = ["combined", "components", "parse"]
