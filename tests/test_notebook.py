@@ -5,9 +5,10 @@ import pathlib
 
 import nbformat
 import pytest
+import run_notebook
 from nbclient import NotebookClient
 
-import build_notebook
+from submission.config import RECIPES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"
@@ -93,8 +94,8 @@ print("JUDGES " + json.dumps({
 
 
 def run(out, monkeypatch, extra=(), inject=FEWER_STEPS, **environment):
-    """Executes the notebook with few steps; returns it and its folder."""
-    notebook = build_notebook.build()
+    """Executes the notebook with few steps, as run.sh chooses it; returns it."""
+    notebook = run_notebook.notebook_to_run(environment.get("RECIPE", ""))
     place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("run = "))
     if inject:
         notebook.cells.insert(place, nbformat.v4.new_code_cell(inject))
@@ -193,6 +194,19 @@ def test_the_same_seed_gives_the_same_results(executed, tmp_path, monkeypatch):
         return results
 
     assert timeless(tmp_path / "again") == timeless(executed[1])
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "warm_start_grpo"])
+def test_every_recipe_runs_from_top_to_bottom(executed, recipe, tmp_path, monkeypatch):
+    earlier = {"START_FROM": str(executed[1])} if RECIPES[recipe].continues else {}
+    run(tmp_path / "out", monkeypatch, RECIPE=recipe, **earlier)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["recipe"] == recipe
+    assert [stage["steps"] for stage in results["stages"]] == [0 if earlier else 60, 4]
+    if earlier:  # it begins where the earlier run ended
+        before = json.loads((executed[1] / "results.json").read_text())["evaluation"]
+        begun = results["evaluation"]["after_sft"]["accuracy"]
+        assert begun == pytest.approx(before["after_grpo"]["accuracy"], abs=1e-3)
 
 
 @pytest.mark.parametrize(

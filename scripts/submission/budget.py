@@ -5,10 +5,10 @@
 # notebook starts, and every stage gets a share of what is left. A stage is stopped in the only way
 # that Tunix knows: its iterator ends, and the trainer saves and returns.
 #
-# How far a stage is, its **progress**, is a share of its steps where steps are its limit, and
-# otherwise of the steps that its time will hold, estimated anew at every step from the last twenty.
-# The learning rate and the weights of the reward follow the progress, so that both reach their end
-# in ten minutes as in nine hours.
+# The **progress** of a stage runs from 0 to 1. A stage that is limited by steps counts the steps.
+# One that is limited by time counts the steps that its time will hold, estimated anew at every step
+# from the last twenty. The learning rate and the weights of the reward follow the progress, so that
+# both reach their end in ten minutes as in nine hours.
 
 # %%
 import collections

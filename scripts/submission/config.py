@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### Every choice, once
+# ### The settings of a run
 #
 # What a run is told stands here: the model, the recipe, the hyper-parameters of both stages, the
 # weights of the reward. Nothing below asks *which* profile it runs in; it

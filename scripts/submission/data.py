@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### Rows
+# ### Which rows are used
 #
 # Rows of any source become `Example`s, and here it is decided which of them are used. The
 # bundled ones, of the `tiny` profile, are made by
@@ -278,11 +278,13 @@ DEFAULT_SHARES = MixtureShares()
 
 def mix(groups: Mapping[str, Sequence[Example]], counts: Sequence[SourceCount],
         shares: MixtureShares) -> Mixture:  # fmt: skip
-    """The mixture of what could be read; warns of what could not.
+    """The mixture of what could be read, empty if nothing was to be; warns of what could not.
 
     Raises:
       RuntimeError: the sources that are left have too little of the weight; names the others.
     """
+    if not counts:  # a stage that a recipe leaves out
+        return Mixture({}, {})
     weights = {source_label(count.source): count.source.weight for count in counts}
     for count in counts:
         if count.trouble:

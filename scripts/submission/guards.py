@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### Gone astray
+# ### When GRPO collapses
 #
 # A policy can collapse: it forgets the format, writes until it is cut off, says the same to
 # everything, or runs away from the warm start. The completions of a step are sampled before

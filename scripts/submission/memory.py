@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### What fits
+# ### What fits into a chip's memory
 #
 # How many groups go through the model at once, and whether every chip can hold all weights,
 # follows from the chip's memory. Nothing here is exact. The estimates lie above what the TPU

@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### One number, and no other
+# ### Is this the right number?
 #
 # A unit, a currency and an explanation may stand beside a number. A *second value* may not, and
 # neither may a doubt, a negation, or work left to the reader: "84/2" is a question, not the answer

@@ -1,5 +1,5 @@
 # %% [markdown]
-# ### A stage
+# ### How a stage is run, saved and resumed
 #
 # Both stages do the same things around their updates: they keep the clock, set the rate, write the
 # log, save, and go on where a killed run had saved. That is a `Stage`. It stands where Tunix's

@@ -1,9 +1,9 @@
 # %% [markdown]
-# ### Watching from outside
+# ### TensorBoard and Weights & Biases
 #
 # `metrics.jsonl` is the record. TensorBoard's files are written beside it
 # (`tensorboard --logdir outputs/tensorboard`). Weights & Biases is asked only if `WANDB_PROJECT` is
-# set. Neither can harm the run: what fails is told no more.
+# set. A board that fails is left out from then on, with a warning.
 
 # %%
 import os
