@@ -32,21 +32,12 @@ import numpy as np
 import trained
 from flax import nnx
 
-from submission import (
-    budget,
-    checkpoints,
-    config,
-    evaluate,
-    grpo,
-    model,
-    prepared,
-    rewards,
-    rollout,
-    run_folder,
-    sft,
-    stages,
-    updates,
-)
+from submission.bench.policy import model, rollout, updates
+from submission.bench.rows import prepared
+from submission.bench.run import budget, checkpoints, run_folder, stages
+from submission.bench.settings import config
+from submission.bench.show import evaluate
+from submission.essay import grpo, rewards, sft
 
 GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only

@@ -34,7 +34,9 @@ from benchmark_tools import (
 from flax import nnx
 from jax.sharding import Mesh
 
-from submission import config, data, model, packing, prepared, rollout
+from submission.bench.policy import model, rollout
+from submission.bench.rows import data, packing, prepared
+from submission.bench.settings import config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,23 +31,11 @@ from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 from tunix.sft import peft_trainer
 
-from submission import (
-    budget,
-    config,
-    curriculum,
-    data,
-    grpo,
-    losses,
-    metrics,
-    model,
-    packing,
-    prepared,
-    rewards,
-    rollout,
-    run_folder,
-    stages,
-    updates,
-)
+from submission.bench.policy import losses, model, rollout, updates
+from submission.bench.rows import curriculum, data, packing, prepared
+from submission.bench.run import budget, metrics, run_folder, stages
+from submission.bench.settings import config
+from submission.essay import grpo, rewards
 
 # --- Rollout ------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from tunix.generate import sampler as sampler_lib
 
-from submission import config, decoding, model
+from submission.bench.policy import decoding, model
+from submission.bench.settings import config
 
 SECONDS = "seconds"
 Numbers = dict[str, float]

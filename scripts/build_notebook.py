@@ -1,6 +1,6 @@
 """Build submission.ipynb from the chapters in scripts/submission/.
 
-The chapters are the only home of the notebook's code. ``spine.py`` is its story; where a
+The chapters are the only home of the notebook's code. ``essay/spine.py`` is its story; where a
 cell of it reads ``# inline: NAME``, the chapter NAME is put in. Cells tagged
 ``modules-only`` (imports between chapters) are dropped, because the notebook is one flat
 namespace. The same chapters give the same notebook, byte for byte.
@@ -122,7 +122,10 @@ def check_imports(chapter: str, source: str, above: list[str]) -> None:
     """
     for node in ast.walk(ast.parse(source)):
         module = getattr(node, "module", None) or ""
-        if module.startswith("submission.") and module.split(".")[1] not in above:
+        if (
+            module.startswith("submission.")
+            and module.removeprefix("submission.").replace(".", "/") not in above
+        ):
             raise BuildError(
                 f"Chapter {chapter!r} imports {module}, which does not stand above it."
             )
@@ -208,11 +211,11 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
       BuildError: a chapter is missing or clashes with another, or the recipe is unknown.
     """
     sys.path.insert(0, str(CHAPTERS.parent))
-    from submission.config import RECIPES
+    from submission.bench.settings.config import RECIPES
 
     if recipe not in RECIPES:
         raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")
-    cells = list(chapter_cells("spine", recipe, []))
+    cells = list(chapter_cells("essay/spine", recipe, []))
     check_names(cells)
     notebook = nbformat.v4.new_notebook(metadata=METADATA)
     seen: dict[str, int] = {}

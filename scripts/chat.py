@@ -17,7 +17,8 @@ import numpy as np
 import trained
 from flax import nnx
 
-from submission import config, prompts
+from submission.bench.answers import prompts
+from submission.bench.settings import config
 
 
 class Speaker:

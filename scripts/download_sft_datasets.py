@@ -84,7 +84,7 @@ def find_run(options: argparse.Namespace) -> Any:
     if options.switch_on:
         os.environ["SWITCHED_ON"] = options.switch_on
     try:
-        from submission import config
+        from submission.bench.settings import config
     except ValueError as error:
         raise PreparationError(str(error)) from error
     for name in (part.strip() for part in options.switch_on.split(",") if part.strip()):
@@ -121,14 +121,14 @@ def find_tokenizer(options: argparse.Namespace, run: Any) -> pathlib.Path:
         return options.tokenizer
     if run.model.folder:
         return ROOT / run.model.folder / "tokenizer.model"
-    from submission.model import locate
+    from submission.bench.policy.model import locate
 
     return locate(run.model, run.profile.download_minutes) / "tokenizer.model"
 
 
 def pin(source: Any) -> Any:
     """The source at the commit it has now. One that does not answer is left as it is."""
-    from submission.reading import TRANSIENT, SourceDown, resolve_revision
+    from submission.bench.rows.reading import TRANSIENT, SourceDown, resolve_revision
 
     try:
         revision = resolve_revision(source)
@@ -140,7 +140,7 @@ def pin(source: Any) -> Any:
 
 def pinned(run: Any) -> Any:
     """The run with all its sources pinned, each looked up once."""
-    from submission.config import RECIPES
+    from submission.bench.settings.config import RECIPES
 
     pin_once = functools.cache(pin)
 
@@ -175,8 +175,8 @@ def write_rows(path: pathlib.Path, mixture: Any) -> None:
 
 def describe_source(asked: Any, read: Any, count: Any) -> dict[str, Any]:
     """What the manifest says of a source."""
-    from submission.data import source_label
-    from submission.prepared import file_digest, source_identity
+    from submission.bench.rows.data import source_label
+    from submission.bench.rows.prepared import file_digest, source_identity
 
     path = pathlib.Path(asked.location)
     return {
@@ -196,7 +196,7 @@ def describe_source(asked: Any, read: Any, count: Any) -> dict[str, Any]:
 
 def describe_stage(asked: Any, read: Any, stage: str, mixture: Any) -> dict[str, Any]:
     """What the manifest says of a stage."""
-    from submission.prepared import stage_settings, stage_sources
+    from submission.bench.rows.prepared import stage_settings, stage_sources
 
     return {
         "settings": stage_settings(asked, stage),
@@ -224,7 +224,7 @@ def prepare(options: argparse.Namespace) -> pathlib.Path:
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise PreparationError(f"{options.out} is not an empty folder. Name another, or remove it.")
     run = find_run(options)
-    from submission.prepared import (
+    from submission.bench.rows.prepared import (
         MANIFEST,
         MANIFEST_FORMAT,
         file_digest,

@@ -25,7 +25,9 @@ from model_card import model_card, results_beside
 from safetensors import numpy as safetensors
 from transformers import GemmaTokenizer
 
-from submission import config, model, prompts
+from submission.bench.answers import prompts
+from submission.bench.policy import model
+from submission.bench.settings import config
 
 NORMS = {
     "pre_attention_norm": "input_layernorm",

@@ -22,7 +22,9 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 
-from submission import config, overview, pictures, plots, prompts, report
+from submission.bench.answers import prompts
+from submission.bench.settings import config
+from submission.bench.show import overview, pictures, plots, report
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MOST_WORDS = 1500  # what Kaggle allows

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from submission import config, report
+from submission.bench.settings import config
+from submission.bench.show import report
 
 NOT_MEASURED = "No results.json lies beside this checkpoint: it has not been evaluated."
 

@@ -28,7 +28,7 @@ from tpu_programs import PROGRAMS, make_target, run_for
 from tpu_stock import compare_with_stock
 from tpu_target import tpu_devices
 
-from submission import config
+from submission.bench.settings import config
 
 
 def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def notebook_to_run(recipe: str) -> Any:
     """The committed notebook; for a recipe that needs more chapters, the one built for it."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import build_notebook
-    from submission.config import RECIPES
+    from submission.bench.settings.config import RECIPES
 
     if recipe in RECIPES and RECIPES[recipe].rewards.get("extras"):
         return build_notebook.build(recipe)
@@ -117,7 +117,7 @@ def notebook_to_run(recipe: str) -> Any:
 def show_results(out: pathlib.Path) -> None:
     """Prints the results table of a finished run."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from submission.report import results_table
+    from submission.bench.show.report import results_table
 
     print(f"\n{results_table(json.loads((out / 'results.json').read_text()))}\n")
 

@@ -7,7 +7,9 @@ from compiled_cost import HBM_BYTES_PER_SECOND
 from tpu_compile import Report
 from tpu_programs import Target, segments, sft_size
 
-from submission import grpo, memory, packing, rollout
+from submission.bench.policy import memory, rollout
+from submission.bench.rows import packing
+from submission.essay import grpo
 
 EFFICIENCY = 0.5  # of the roofline's speed, assumed in the plan
 HOST_SECONDS = 3.0  # per GRPO update, assumed: rewards, tokens and metrics on the host

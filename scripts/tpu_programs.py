@@ -18,7 +18,10 @@ from tunix.rl import function_registry
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import peft_trainer
 
-from submission import config, decoding, grpo, losses, memory, model, packing, updates
+from submission.bench.policy import decoding, losses, memory, model, updates
+from submission.bench.rows import packing
+from submission.bench.settings import config
+from submission.essay import grpo
 
 PAD, EOS = 0, 1  # Gemma's
 

@@ -9,7 +9,9 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from submission import checkpoints, config, model
+from submission.bench.policy import model
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,10 @@ from flax import nnx  # noqa: E402
 
 absl.logging.set_verbosity(absl.logging.ERROR)
 
-from submission import budget, config, model, prepared, run_folder, stages  # noqa: E402
+from submission.bench.policy import model  # noqa: E402
+from submission.bench.rows import prepared  # noqa: E402
+from submission.bench.run import budget, run_folder, stages  # noqa: E402
+from submission.bench.settings import config  # noqa: E402
 
 
 def short_run(out, **changes):

@@ -394,8 +394,8 @@ def sleep(seconds):
     waited.append(seconds)
     real_sleep(seconds / 100)
 time.sleep = sleep
-from submission import reading
-from submission.config import Source
+from submission.bench.rows import reading
+from submission.bench.settings.config import Source
 for line in sys.stdin:
     task = json.loads(line)
     waited.clear()

@@ -11,7 +11,10 @@ from flax import nnx
 from tunix.rl.rollout import base_rollout
 
 from conftest import moved
-from submission import config, grpo, model, prompts, rewards, rollout, sft
+from submission.bench.answers import prompts
+from submission.bench.policy import model, rollout
+from submission.bench.settings import config
+from submission.essay import grpo, rewards, sft
 
 EOS = 1
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from submission import adapters, checkers, config
-from submission.config import Source
-from submission.prompts import Example
+from submission.bench.answers import checkers
+from submission.bench.answers.prompts import Example
+from submission.bench.rows import adapters
+from submission.bench.settings import config
+from submission.bench.settings.config import Source
 
 # --- One row at a time ----------------------------------------------------------------------
 

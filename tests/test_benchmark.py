@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from submission import config, model, packing, rollout
+from submission.bench.policy import model, rollout
+from submission.bench.rows import packing
+from submission.bench.settings import config
 
 SHAPE = benchmark_tiny.SMALL | dict(
     num_layers=1, num_embed=160, embed_dim=32, hidden_dim=64, num_heads=2, head_dim=16

@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from submission.budget import Deadline, Pace, StoppedBySignalError, StopRequest, until, within
+from submission.bench.run.budget import (
+    Deadline,
+    Pace,
+    StoppedBySignalError,
+    StopRequest,
+    until,
+    within,
+)
 
 
 class Clock:

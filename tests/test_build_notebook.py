@@ -20,7 +20,8 @@ HEADINGS = [
 def chapters(tmp_path, monkeypatch):
     """Writes chapters of a small notebook and builds it."""
     monkeypatch.setattr(build_notebook, "CHAPTERS", tmp_path)
-    (tmp_path / "spine.py").write_text("# %%\n# inline: one\n\n# %%\n# inline: two\n")
+    (tmp_path / "essay").mkdir()
+    (tmp_path / "essay" / "spine.py").write_text("# %%\n# inline: one\n\n# %%\n# inline: two\n")
 
     def build(one="# %%\nx = 1\n", two="# %%\ny = x\n", recipe=build_notebook.DEFAULT_RECIPE):
         (tmp_path / "one.py").write_text(one)
@@ -180,7 +181,7 @@ def test_a_cell_of_imports_is_folded(chapters):
 
 def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):
     chapters()
-    (tmp_path / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")
+    (tmp_path / "essay" / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")
     assert sources(build_notebook.build()) == []
     assert sources(build_notebook.build("worked_only")) == ["x = 1"]
 
@@ -193,7 +194,7 @@ def test_another_recipes_notebook_runs_that_recipe():
 def test_unknown_recipe_and_missing_chapter_are_named(chapters, tmp_path):
     with pytest.raises(build_notebook.BuildError, match="Unknown recipe 'magic'"):
         build_notebook.build("magic")
-    (tmp_path / "spine.py").write_text("# %%\n# inline: three\n")
+    (tmp_path / "essay" / "spine.py").write_text("# %%\n# inline: three\n")
     with pytest.raises(build_notebook.BuildError, match="no chapter 'three'"):
         build_notebook.read_chapter("three")
 
@@ -229,8 +230,10 @@ def test_a_cell_that_did_not_run_is_refused(chapters):
 
 
 def test_importing_a_chapter_prints_nothing():
-    names = sorted(path.stem for path in build_notebook.CHAPTERS.glob("*.py"))
-    imports = "; ".join(f"import submission.{name}" for name in names if name != "spine")
+    root = build_notebook.CHAPTERS.parent
+    files = sorted(path.relative_to(root) for path in build_notebook.CHAPTERS.rglob("*.py"))
+    names = [".".join(path.with_suffix("").parts) for path in files if path.stem != "spine"]
+    imports = "; ".join(f"import {name}" for name in names)
     environment = {
         **os.environ,
         "PYTHONPATH": str(build_notebook.ROOT / "scripts"),

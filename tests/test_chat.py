@@ -7,7 +7,10 @@ import chat
 import pytest
 
 from conftest import moved
-from submission import checkpoints, config, evaluate, model
+from submission.bench.policy import model
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
+from submission.bench.show import evaluate
 
 LENGTHS = config.Lengths(prompt=48, completion=24)
 FACTS = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}

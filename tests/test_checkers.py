@@ -6,21 +6,21 @@ import time
 
 import pytest
 
-from submission import (
+from submission.bench.answers import (
     answer_text,
-    budget,
     checkers,
-    config,
-    data,
-    evaluate,
     math_answers,
     number_answers,
     number_forms,
     prompts,
-    rewards,
 )
-from submission.prompts import Example
-from submission.sandbox import SandboxError, Worker
+from submission.bench.answers.prompts import Example
+from submission.bench.answers.sandbox import SandboxError, Worker
+from submission.bench.rows import data
+from submission.bench.run import budget
+from submission.bench.settings import config
+from submission.bench.show import evaluate
+from submission.essay import rewards
 
 
 def gives(gold, answer, kind, choices=(), question=""):
@@ -396,7 +396,7 @@ def test_a_formula_that_kills_the_child_is_wrong(monkeypatch):
 def test_importing_the_checkers_starts_nothing():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "from submission import checkers, math_answers\n"
+        "from submission.bench.answers import checkers, math_answers\n"
         "assert 'sympy' not in sys.modules\n"
         "assert not math_answers.math_worker.cache_info().currsize"
     )

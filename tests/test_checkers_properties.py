@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from submission import checkers
-from submission.number_answers import parse_number
-from submission.prompts import Example
+from submission.bench.answers import checkers
+from submission.bench.answers.number_answers import parse_number
+from submission.bench.answers.prompts import Example
 
 ROWS = (
     Example("What is 6 times 7?", "42", "number"),

@@ -12,7 +12,9 @@ import pytest
 from flax import nnx
 
 from conftest import moved
-from submission import checkpoints, config, updates
+from submission.bench.policy import updates
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
 
 FACTS = {"stage": "grpo", "config": "a run", "pace": {}, "state": {"draws": 3}}
 

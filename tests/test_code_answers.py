@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from submission import code_answers, sandbox
-from submission.code_answers import UnknownFormError, check_code, read_test
-from submission.sandbox import Limits, SandboxError
+from submission.bench.answers import code_answers, sandbox
+from submission.bench.answers.code_answers import UnknownFormError, check_code, read_test
+from submission.bench.answers.sandbox import Limits, SandboxError
 
 ADD = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'")
 RIGHT = "def add(a, b):\n    return a + b"

@@ -2,9 +2,9 @@ import collections
 
 import pytest
 
-from submission import curriculum
-from submission.config import Curriculum
-from submission.prompts import Example
+from submission.bench.answers.prompts import Example
+from submission.bench.rows import curriculum
+from submission.bench.settings.config import Curriculum
 
 
 def rows(count, difficulty, word):

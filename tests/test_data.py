@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import tasks
-from submission import checkers, data, prompts, reading
-from submission.config import Lengths, MixtureShares, Source
-from submission.prompts import Example
+from submission.bench.answers import checkers, prompts
+from submission.bench.answers.prompts import Example
+from submission.bench.rows import data, reading
+from submission.bench.settings.config import Lengths, MixtureShares, Source
 
 
 def load_examples(*arguments, **settings):
@@ -279,7 +280,7 @@ def test_a_source_of_which_next_to_nothing_fits_is_given_up_early(tmp_path, toke
 
 
 def test_the_prompt_is_tokenized_as_the_sampler_does(tokenizer, make_policy):
-    from submission.model import make_sampler
+    from submission.bench.policy.model import make_sampler
 
     sampler = make_sampler(make_policy(), tokenizer, 64)
     example = Example("What is 1 + 2?", "3", "number", "1+2=3.")

@@ -14,7 +14,10 @@ from tunix.models.gemma import model as gemma2_lib
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import moved, short_run
-from submission import config, decoding, grpo, losses, model, prompts, rollout
+from submission.bench.answers import prompts
+from submission.bench.policy import decoding, losses, model, rollout
+from submission.bench.settings import config
+from submission.essay import grpo
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 
-from submission import config, data, prepared
-from submission.config import Lengths, Source
+from submission.bench.rows import data, prepared
+from submission.bench.settings import config
+from submission.bench.settings.config import Lengths, Source
 
 TOKENIZER = "data/tiny_gemma/tokenizer.model"
 
@@ -267,7 +268,8 @@ import dataclasses, json, sys, warnings
 sys.path.insert(0, "scripts")
 import sentencepiece
 import download_sft_datasets
-from submission import config, prepared
+from submission.bench.rows import prepared
+from submission.bench.settings import config
 options = ["--out", sys.argv[1], "--tokenizer", sys.argv[2]]
 download_sft_datasets.main(options)
 run = config.read_run({"PROFILE": "kaggle"}, "cpu")

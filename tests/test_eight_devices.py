@@ -18,8 +18,11 @@ from flax import nnx
 from tpu_target import constraints_forced
 
 from conftest import short_run
-from submission import budget, decoding, grpo, model, prepared, rollout, run_folder, sft, stages
-from submission.prompts import render_prompt
+from submission.bench.policy import decoding, model, rollout
+from submission.bench.rows import prepared
+from submission.bench.run import budget, run_folder, stages
+from submission.essay import grpo, sft
+from submission.bench.answers.prompts import render_prompt
 
 run = short_run(sys.argv[1])
 run = dataclasses.replace(run, profile=dataclasses.replace(

@@ -1,7 +1,11 @@
 import pytest
 
-from submission import budget, config, evaluate, model, prompts
-from submission.prompts import Example
+from submission.bench.answers import prompts
+from submission.bench.answers.prompts import Example
+from submission.bench.policy import model
+from submission.bench.run import budget
+from submission.bench.settings import config
+from submission.bench.show import evaluate
 
 
 def answered(text, example, tokens=5, stopped=True):

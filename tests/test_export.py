@@ -15,7 +15,9 @@ from tunix.models.gemma import params_safetensors as gemma2_reader
 from tunix.models.gemma3 import params_safetensors as gemma3_reader
 
 from conftest import moved
-from submission import checkpoints, config, prompts
+from submission.bench.answers import prompts
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
 
 ADAPTERS = {
     "gemma3": config.TINY.adapter,

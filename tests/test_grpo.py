@@ -12,17 +12,12 @@ from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
 from conftest import moved, session_of, short_run, timeless
-from submission import (
-    checkpoints,
-    config,
-    curriculum,
-    data,
-    grpo,
-    losses,
-    prompts,
-    rewards,
-    sft,
-)
+from submission.bench.answers import prompts
+from submission.bench.policy import losses
+from submission.bench.rows import curriculum, data
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
+from submission.essay import grpo, rewards, sft
 
 
 def adapter(policy):
@@ -365,7 +360,7 @@ def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
 def test_further_parts_are_scored_logged_and_may_ask_the_policy(
     make_policy, tokenizer, rows, mesh, tmp_path
 ):
-    from submission import more_rewards  # noqa: F401 - it registers its parts
+    from submission.essay import more_rewards  # noqa: F401 - it registers its parts
 
     run = short_run(tmp_path)
     weights = dataclasses.replace(

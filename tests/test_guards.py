@@ -6,7 +6,9 @@ import pytest
 from flax import nnx
 
 from conftest import session_of, short_run
-from submission import checkpoints, config, grpo, guards, sft
+from submission.bench.run import checkpoints, guards
+from submission.bench.settings import config
+from submission.essay import grpo, sft
 
 LIMITS = config.Guards(window=4)
 GOOD = {"in_format": 0.95, "tokens": 30.0, "entropy": 0.3, "kl": 0.03}

@@ -8,7 +8,7 @@ import pytest
 from kaggle.api.kaggle_api_extended import KaggleApi
 
 from conftest import ROOT
-from submission import config
+from submission.bench.settings import config
 
 FOLDER = ROOT / "scripts" / "kaggle"
 METADATA = json.loads((FOLDER / "kernel-metadata.json").read_text())

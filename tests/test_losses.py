@@ -15,7 +15,8 @@ from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
 
 from conftest import moved
-from submission import config, losses, model
+from submission.bench.policy import losses, model
+from submission.bench.settings import config
 
 PAD, EOS = 0, 1
 PROMPT, COMPLETION, BATCH = 6, 21, 4

@@ -7,7 +7,8 @@ import pytest
 from test_page import answers, results  # noqa: F401 (fixtures)
 
 from conftest import ROOT
-from submission import config, pictures
+from submission.bench.settings import config
+from submission.bench.show import pictures
 
 PLAN = json.loads((ROOT / "data" / "plan.json").read_text())
 

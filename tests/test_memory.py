@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from tunix.generate import sampler as sampler_lib
 
-from submission import config, memory, model
+from submission.bench.policy import memory, model
+from submission.bench.settings import config
 
 
 def kaggle(name="gemma3_1b_it", gib=15.75, **grpo):

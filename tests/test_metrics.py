@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from submission import metrics
+from submission.bench.run import metrics
 
 
 def make_log(path, **changes):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from submission import mixture
-from submission.config import MixtureShares
-from submission.mixture import Decontaminator, mixture_shares, question_tokens
-from submission.prompts import Example, example_from_mapping
+from submission.bench.answers.prompts import Example, example_from_mapping
+from submission.bench.rows import mixture
+from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_tokens
+from submission.bench.settings.config import MixtureShares
 
 
 def test_the_examples_in_the_prose_hold():

@@ -12,7 +12,8 @@ from flax import nnx
 from tunix.models.gemma import model as gemma2_lib
 
 import make_tiny_gemma
-from submission import config, model
+from submission.bench.policy import model
+from submission.bench.settings import config
 
 GEMMA_3 = config.STOCK_MODELS["gemma3_1b_it"]
 GEMMA_2 = config.STOCK_MODELS["gemma2_2b_it"]

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import moved, short_run
-from submission import config, data, grpo, more_rewards, rewards
-from submission.config import Rewards
-from submission.prompts import TAGS, Completion, Example, parse, render_prompt
-from submission.texts import PLAIN, Vocabulary
+from submission.bench.answers.prompts import TAGS, Completion, Example, parse, render_prompt
+from submission.bench.answers.texts import PLAIN, Vocabulary
+from submission.bench.rows import data
+from submission.bench.settings import config
+from submission.bench.settings.config import Rewards
+from submission.essay import grpo, more_rewards, rewards
 
 
 def test_the_examples_in_the_docstrings():

@@ -1,7 +1,7 @@
 import pytest
 
-from submission import open_answers as o
-from submission.prompts import Example, parse
+from submission.bench.answers import open_answers as o
+from submission.bench.answers.prompts import Example, parse
 
 QUESTION = o.read_text("Why does bread dough rise when it is left to stand in a warm kitchen?")
 ANSWER = (

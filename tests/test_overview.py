@@ -1,6 +1,7 @@
 """The tables of the configuration say what the configuration says."""
 
-from submission import config, overview
+from submission.bench.settings import config
+from submission.bench.show import overview
 
 RUN = config.read_run({"PROFILE": "kaggle"}, "cpu")
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from test_losses import small_gemma_2
 from tunix.sft import utils as sft_utils
 
-from submission import config, data, losses, packing, sft
-from submission.data import Tokens
+from submission.bench.policy import losses
+from submission.bench.rows import data, packing
+from submission.bench.rows.data import Tokens
+from submission.bench.settings import config
+from submission.essay import sft
 
 PAD = 0
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from submission import evaluate, page, pictures, plots, report
-from submission.prompts import Example, parse
+from submission.bench.answers.prompts import Example, parse
+from submission.bench.show import evaluate, page, pictures, plots, report
 
 RIGHT = "<reasoning>6*7</reasoning><answer>42</answer>"
 ROWS = [Example(f"6*7, number {i}?", "42", "number", domain="math") for i in range(6)]

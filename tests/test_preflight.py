@@ -15,7 +15,7 @@ import tpu_target
 from tunix.models.gemma import model as gemma2_lib
 from tunix.utils import sharding_utils
 
-from submission import config
+from submission.bench.settings import config
 
 pytestmark = pytest.mark.skipif(
     bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from submission import prompts
+from submission.bench.answers import prompts
 
 GOOD = "<reasoning>6*7=42</reasoning><answer>42</answer>"
 

@@ -9,7 +9,9 @@ import pytest
 from kagglehub import models
 
 from conftest import moved
-from submission import checkpoints, config, publish
+from submission.bench.run import checkpoints
+from submission.bench.settings import config
+from submission.bench.show import publish
 
 RUN = config.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "cpu")
 

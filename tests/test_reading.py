@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import Trouble
 
-from submission import config, reading
-from submission.config import Source
-from submission.prompts import Example
-from submission.reading import Retry, SourceDown
+from submission.bench.answers.prompts import Example
+from submission.bench.rows import reading
+from submission.bench.rows.reading import Retry, SourceDown
+from submission.bench.settings import config
+from submission.bench.settings.config import Source
 
 GLAIVE = dict(adapter="glaive", location="glaiveai/reasoning-v1-20m")
 DOLLY = dict(adapter="dolly", location="databricks/databricks-dolly-15k")
@@ -351,7 +352,8 @@ def test_a_revision_that_does_not_exist_is_named(hub, read):
 def test_nothing_listening_ends_in_one_clear_message(tmp_path):
     """The real client, told to talk to an address where nothing listens."""
     script = """
-from submission import config, reading
+from submission.bench.rows import reading
+from submission.bench.settings import config
 next(reading.read_source(config.SOURCES['gsm8k'], retry=reading.Retry(first_wait=0.1)))
 """
     done = subprocess.run(
@@ -388,8 +390,8 @@ def test_a_process_with_a_stuck_read_still_ends_cleanly(hub, tmp_path):
     hub.trouble("parquet", Trouble(delay=60.0, times=None, after=2))  # footer, one row group
     script = """
 import itertools
-from submission import reading
-from submission.config import Source
+from submission.bench.rows import reading
+from submission.bench.settings.config import Source
 rows = reading.read_source(Source("glaive", "glaiveai/reasoning-v1-20m"))
 print(len(list(itertools.islice(rows, 100))))
 """
@@ -469,8 +471,8 @@ def test_reading_ahead_stops_when_nobody_wants_more(tmp_path, files):
 
 SCAN = """
 import pathlib, resource, sys
-from submission import reading
-from submission.config import Source
+from submission.bench.rows import reading
+from submission.bench.settings.config import Source
 
 def resident():
     status = pathlib.Path("/proc/self/status").read_text()

@@ -6,8 +6,9 @@ import pathlib
 
 import pytest
 
-from submission import checkers, rewards
-from submission.prompts import Example
+from submission.bench.answers import checkers
+from submission.bench.answers.prompts import Example
+from submission.essay import rewards
 
 FILE = pathlib.Path(__file__).resolve().parent.parent / "data" / "reward_cases.jsonl"
 CASES = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]

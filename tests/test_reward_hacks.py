@@ -11,7 +11,8 @@ import json
 import pytest
 
 from conftest import ROOT
-from submission import prompts, rewards
+from submission.bench.answers import prompts
+from submission.essay import rewards
 
 
 def read(path):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from submission import open_answers, rewards
-from submission.prompts import TAGS, Example
+from submission.bench.answers import open_answers
+from submission.bench.answers.prompts import TAGS, Example
+from submission.essay import rewards
 
 ROWS = (
     Example("What is 6 times 7?", "42", "number", domain="math"),

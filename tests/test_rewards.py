@@ -9,8 +9,9 @@ import pytest
 from tunix.rl import reward_manager
 from tunix.rl.grpo import grpo_learner
 
-from submission import prompts, rewards
-from submission.config import Rewards
+from submission.bench.answers import prompts
+from submission.bench.settings.config import Rewards
+from submission.essay import rewards
 
 SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "scripts"
 RIGHT = (

@@ -10,7 +10,11 @@ from tunix.rl import common
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import moved, short_run
-from submission import config, data, grpo, prompts, rollout
+from submission.bench.answers import prompts
+from submission.bench.policy import rollout
+from submission.bench.rows import data
+from submission.bench.settings import config
+from submission.essay import grpo
 
 
 @pytest.fixture(scope="module")

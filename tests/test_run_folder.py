@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from conftest import short_run
-from submission import config, run_folder
+from submission.bench.run import run_folder
+from submission.bench.settings import config
 
 
 def unfinished(out, **changes):
@@ -45,7 +46,7 @@ def test_files_that_no_run_left_stay_where_they_are(tmp_path):
 def test_two_runs_cannot_share_a_folder(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "from submission.run_folder import RunFolder\n"
+        "from submission.bench.run.run_folder import RunFolder\n"
         "folder = RunFolder(sys.argv[1]); folder.lock(); print('held', flush=True); input()"
     )
     other = subprocess.Popen(

@@ -12,8 +12,8 @@ import uuid
 
 import pytest
 
-from submission import sandbox
-from submission.sandbox import FENCES, Limits, SandboxError, Worker, run_calls
+from submission.bench.answers import sandbox
+from submission.bench.answers.sandbox import FENCES, Limits, SandboxError, Worker, run_calls
 
 ROOT = os.geteuid() == 0
 HERE = pathlib.Path(sandbox.__file__).parent.parent
@@ -614,7 +614,7 @@ def test_all_children_die_with_the_notebook(work, mark, tmp_path):
     script = source(f"""
         import sys, threading, time
         sys.path.insert(0, {str(HERE)!r})
-        from submission import sandbox
+        from submission.bench.answers import sandbox
         import tempfile
         tempfile.tempdir = {tempfile.gettempdir()!r}
         sandbox.CHILD_SOURCE += "# {mark}"

@@ -8,7 +8,10 @@ import pytest
 from flax import nnx
 
 from conftest import session_of, short_run
-from submission import budget, checkpoints, data, losses, packing, sft
+from submission.bench.policy import losses
+from submission.bench.rows import data, packing
+from submission.bench.run import budget, checkpoints
+from submission.essay import sft
 
 
 def train(policy, tokenizer, rows, mesh, out, minutes=10):

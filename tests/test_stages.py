@@ -12,7 +12,10 @@ import pytest
 from flax import nnx
 
 from conftest import moved, session_of, short_run, timeless
-from submission import budget, checkpoints, curriculum, grpo, packing, sft, stages, updates
+from submission.bench.policy import updates
+from submission.bench.rows import curriculum, packing
+from submission.bench.run import budget, checkpoints, stages
+from submission.essay import grpo, sft
 
 
 class KilledError(Exception):

@@ -2,7 +2,7 @@ import doctest
 
 import pytest
 
-from submission import open_answers, texts
+from submission.bench.answers import open_answers, texts
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import types
 import pytest
 from tensorboardX.proto import event_pb2
 
-from submission import config, metrics, run_folder, tracking
+from submission.bench.run import metrics, run_folder
+from submission.bench.settings import config
+from submission.bench.show import tracking
 
 RUN = config.read_run({"PROFILE": "tiny"}, "cpu")
 

@@ -8,7 +8,7 @@ from flax import nnx
 from tunix.rl.grpo import grpo_learner
 
 from conftest import moved
-from submission import losses, trimming
+from submission.bench.policy import losses, trimming
 
 PAD = 0
 

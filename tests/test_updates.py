@@ -7,7 +7,9 @@ from flax import nnx
 from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
 
-from submission import config, metrics, updates
+from submission.bench.policy import updates
+from submission.bench.run import metrics
+from submission.bench.settings import config
 
 SETTINGS = config.Optimizer(peak_rate=3e-6, warm_up_share=0.0)
 

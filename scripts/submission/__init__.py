@@ -4,6 +4,6 @@
 [0.0]
 """
 
-from submission.rewards import combined, components, parse
+from submission.essay.rewards import combined, components, parse
 
 __all__ = ["combined", "components", "parse"]

@@ -35,7 +35,9 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 from flax import nnx  # noqa: E402
 
-from submission import checkpoints, config, metrics, model  # noqa: E402
+from submission.bench.policy import model  # noqa: E402
+from submission.bench.run import checkpoints, metrics  # noqa: E402
+from submission.bench.settings import config  # noqa: E402
 
 RESULTS = HERE / "RESULTS.md"
 PATIENCE = 900.0  # seconds for any child: longer is a hang

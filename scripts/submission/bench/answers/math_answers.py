@@ -1,0 +1,207 @@
+# %% [markdown]
+# ### Answers that are formulas
+#
+# Some gold answers are no plain numbers: `\frac{\sqrt{3}}{2}`, `x^2+1`, an interval. For these
+# alone, math-verify decides. It is a large library reading text that a model has written, and
+# `9^{9^{9^{9}}}` keeps it busy for ever; so it runs in a child process that is killed after two
+# seconds, and sees only short text made of mathematical signs.
+#
+# Two things are wrong before it is asked: a decimal beside an exact gold answer (0.866 is close
+# to √3/2, and close is wrong), and a formula of the question that is only repeated.
+
+# %%
+import functools
+import re
+
+# %% tags=["modules-only"]
+from submission.bench.answers.answer_text import (
+    HEDGES,
+    NEGATIONS,
+    OPERATORS,
+    plain_text,
+    strip_dressing,
+)
+from submission.bench.answers.number_answers import is_unit
+from submission.bench.answers.sandbox import SandboxError, Worker
+
+# %% tags=["plumbing"]
+LONGEST_FORMULA = 200  # characters
+MATH_SECONDS = 2.0  # for one comparison; a usual one takes a few hundredths
+MATH_CHILD = r'''
+import logging
+
+from math_verify import LatexExtractionConfig, parse, verify
+
+logging.disable(logging.CRITICAL)
+LATEX = [LatexExtractionConfig()]
+
+
+def read(text):
+    """What math-verify makes of a formula: a list, empty if it cannot read it."""
+    return parse(f"${text}$", LATEX, fallback_mode="no_fallback", parsing_timeout=None)
+
+
+def answer(request):
+    """Are the formulas equal to the first? With one formula: can it be read and compared?"""
+    try:
+        gold, *others = [read(text) for text in request]
+        if not others:
+            verify(gold, read(r"\pi+7"), timeout_seconds=None)  # so that endless ones show here
+            return bool(gold)
+        # Its own time limits need the main thread's signals; here the parent's limit holds.
+        return all(other and verify(gold, other, timeout_seconds=None) for other in others)
+    except Exception:  # a formula that it cannot bear is no answer
+        return False
+
+
+answer([r"\frac{\sqrt{3}}{2}", r"\frac{3}{2\sqrt{3}}"])  # the imports that are made on first use
+'''
+FUNCTIONS = "sqrt sin cos tan cot sec csc log ln exp arcsin arccos arctan pi infty".split()
+AS_LATEX = {
+    "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ",
+    "±": r"\pm ", "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∈": r"\in ",
+    "−": "-", "–": "-", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "°": r"^\circ ",
+}  # fmt: skip
+SIGNS_OF_MATH = re.compile(r"[A-Za-z0-9\\{}^_()\[\],.+\-*/=<>|!' ]+")
+
+
+def latex_text(text: str) -> str:
+    r"""A formula in one spelling of LaTeX, whatever mixture it came in.
+
+    >>> latex_text("$√3/2$"), latex_text("2π"), latex_text("x**2 + 1"), latex_text(r"\dfrac{a}{b}")
+    ('\\sqrt{3}/2', '2\\pi', 'x^2 + 1', '\\frac{a}{b}')
+    """
+    text = re.sub(
+        r"\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\$|`", "", text
+    )
+    text = re.sub(r"(?<=[\w)]) ?\*\* ?(?=[\w(-])", "^", text).replace("**", "")
+    if boxed := re.fullmatch(r"(.*?)\\(?:boxed|fbox)\{(.*)\}([. ]*)", text, re.DOTALL):
+        text = "".join(boxed.groups())
+    text = re.sub(r"\\[,;:! ]|\\quad(?![a-z])|~", " ", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    text = re.sub(
+        "[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: "^{" + plain_text(m[0]).removeprefix("^") + "}", text
+    )
+    text = re.sub(r"√ ?(\w+)", r"\\sqrt{\1}", text)
+    text = re.sub(r"(?:√|\\?sqrt) ?\(([^()]*)\)", r"\\sqrt{\1}", text)
+    for sign, command in AS_LATEX.items():
+        text = text.replace(sign, command)
+    text = re.sub(rf"(?<![\\A-Za-z])({'|'.join(FUNCTIONS)})(?![A-Za-z])", r"\\\1 ", text)
+    return " ".join(re.sub(r"(?<=[\w)]) ?\* ?(?=[\w(\\])", r" \\cdot ", text).split())
+
+
+def is_formula(text: str) -> bool:
+    r"""Is this short, and made of mathematical signs, with no words in it?
+
+    >>> is_formula(r"\frac{\sqrt{3}}{2}"), is_formula("about ten"), is_formula("1 or 2")
+    (True, False, False)
+    """
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]+", re.sub(r"\\[A-Za-z]+", " ", text))
+    return (
+        0 < len(text) <= LONGEST_FORMULA
+        and SIGNS_OF_MATH.fullmatch(text) is not None
+        and "__" not in text
+        and all(len(word) <= 2 for word in words)
+        and not {word.lower() for word in words} & (HEDGES | NEGATIONS | OPERATORS | {"is", "of"})
+    )
+
+
+def squeeze(formula: str) -> str:
+    r"""The formula without what only spaces it, to see whether two are the same text.
+
+    >>> squeeze(r"\frac{1}{2} x^{2}") == squeeze("1/2x^2")
+    True
+    """
+    return re.sub(r"[\s{}]|\\cdot", "", plain_text(formula))
+
+
+def strip_formula(answer: str) -> str:
+    r"""The formula of an answer: without dressing, unit, reason and the rounded value behind ≈.
+
+    >>> strip_formula(r"The area is $9\pi \approx 28.3$."), strip_formula(r"2\sqrt{3} \text{ cm}")
+    ('9\\pi', '2\\sqrt{3}')
+    """
+    text = strip_dressing(answer, latex_text)
+    text = re.split(r"[,.;]? (?:because|since) | ?(?:≈|\\approx) ?(?=-?\d*\.\d+$)", text)[0]
+    unit = re.search(
+        r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ([A-Za-z]{2,}))(?:\^\{?\d\}?)?$", text
+    )
+    return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
+
+
+@functools.cache
+def math_worker() -> Worker:
+    """The child with math-verify in it, started by the first formula."""
+    return Worker(MATH_CHILD, MATH_SECONDS)
+
+
+def exactly(formula: str) -> str:
+    """Its decimals as fractions: math-verify compares decimals after rounding them.
+
+    >>> exactly("0.5x")
+    '\\\\frac{5}{10}x'
+    """
+    return re.sub(
+        r"(\d*)\.(\d+)",
+        lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}",
+        formula,
+    )
+
+
+@functools.lru_cache(maxsize=4096)  # an exception is not kept
+def math_verdict(*formulas: str) -> bool:
+    """What math-verify says of these formulas.
+
+    Raises:
+      TimeoutError: it takes too long.
+      SandboxError: the child process cannot be started.
+    """
+    try:
+        return bool(math_worker().ask([exactly(formula) for formula in formulas]))
+    except SandboxError:
+        raise
+    except RuntimeError:  # the child has died: if a new one lives, these formulas are to blame
+        math_worker().ask(["1"])
+        return False
+
+
+def ask_math(*formulas: str) -> bool:
+    """Can one formula be read; are several equal to the first? False if it takes too long.
+
+    Too long is said anew each time: the machine may have been busy for a moment.
+
+    Raises:
+      SandboxError: the child process cannot be started.
+    """
+    try:
+        return math_verdict(*formulas)
+    except TimeoutError:
+        return False
+
+
+# %%
+def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
+    r"""Equal as formulas; None if the gold answer cannot be read.
+
+    >>> check_formula("about ten", "10") is None
+    True
+    """
+    expected = strip_formula(gold)
+    if not is_formula(expected) or not ask_math(expected):
+        return None
+    claimed = strip_formula(answer)
+    if squeeze(claimed) == squeeze(expected):
+        return True
+    sides = [side.strip() for side in claimed.split("=")]
+    if (
+        "=" not in expected
+        and len(sides) > 1
+        and re.fullmatch(r"[A-Za-z](?:_\w|\([a-z]\))?", sides[0])
+    ):
+        sides = sides[1:]  # f(x) = ...
+    if "=" in expected:
+        sides = [claimed]
+    asked = squeeze(latex_text(question))
+    if not sides[-1] or (len(squeeze(sides[-1])) > 2 and squeeze(sides[-1]) in asked):
+        return False
+    rounded = any(re.search(r"\d{13}|\.\d{7}", side) for side in sides)
+    return not rounded and all(map(is_formula, sides)) and ask_math(expected, *sides)

@@ -1,0 +1,147 @@
+# %% [markdown]
+# ### What fits into a chip's memory
+#
+# How many groups go through the model at once, and whether every chip can hold all weights,
+# follows from the chip's memory. Nothing here is exact. The estimates lie above what the TPU
+# compiler reports for the same programs (`scripts/preflight.py` prints both); what must not
+# happen is that they lie below.
+
+# %%
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# %% tags=["modules-only"]
+from submission.bench.settings.config import Run
+from submission.bench.policy.model import gemma2_lib, gemma3_lib, tunix_config
+
+
+# %%
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """What the memory of the chips allows."""
+
+    replicated: bool  # every chip holds all weights
+    micro_prompts: int  # groups per forward and backward pass
+    rollout_prompts: int  # groups that are generated at once
+    evaluation_rows: int  # rows that Tunix's sampler answers at once
+    weights: int  # bytes per chip, adapter and optimizer included
+    training: int  # bytes per chip at the height of an update
+    rollout: int  # bytes per chip at the end of a rollout
+
+    def __str__(self) -> str:
+        """One line for the reader."""
+        gib = [f"{x / 2**30:.2f}" for x in (self.weights, self.training, self.rollout)]
+        where = "whole on every chip" if self.replicated else "in slices"
+        return (
+            f"weights {where}, {gib[0]} GiB; an update {gib[1]} GiB with {self.micro_prompts} "
+            f"groups at once; a rollout {gib[2]} GiB with {self.rollout_prompts} groups at once; "
+            f"{self.evaluation_rows} rows at once in an evaluation"
+        )
+
+
+def parameter_count(model_config: Any) -> int:
+    """Numbers in a Tunix Gemma of this configuration; no weight is made."""
+    is_gemma_3 = isinstance(model_config, gemma3_lib.ModelConfig)
+    library = gemma3_lib.Gemma3 if is_gemma_3 else gemma2_lib.Gemma
+    abstract = nnx.eval_shape(lambda: library(model_config, rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract)))
+
+
+def adapter_count(model_config: Any, rank: int) -> int:
+    """Numbers in the adapter: two thin factors for each projection."""
+    c = model_config
+    ends = [
+        c.embed_dim + c.num_heads * c.head_dim,  # queries
+        c.embed_dim + 2 * c.num_kv_heads * c.head_dim,  # keys and values
+        c.num_heads * c.head_dim + c.embed_dim,
+        *[c.embed_dim + c.hidden_dim] * 3,
+    ]
+    return rank * c.num_layers * sum(ends)
+
+
+def pass_bytes(run: Run, rows: float, length: int) -> int:
+    """What `rows` rows per chip take in a forward and backward pass, beside the weights.
+
+    Kept are the inputs of each layer, if the rest is recomputed, and otherwise everything.
+    Beside that stands the larger of one layer at work and one chunk of the vocabulary.
+    """
+    c, width = tunix_config(run.model), jnp.dtype(run.model.dtype).itemsize
+    tokens = rows * length
+    heads = c.num_heads * c.head_dim
+    layer = tokens * width * (4 * c.hidden_dim + 6 * c.embed_dim + 4 * heads)
+    layer += rows * c.num_heads * length**2 * 2 * (width + 4)
+    kept = tokens * c.embed_dim * width if run.profile.remat else layer
+    vocabulary = min(tokens, run.profile.vocabulary_chunk) * c.num_embed * 4 * 3
+    return math.ceil(c.num_layers * kept + max(layer, vocabulary) + tokens * c.embed_dim * width)
+
+
+def cache_bytes(run: Run, rows: float) -> int:
+    """What the key-value caches of `rows` sequences per chip take, at their longest."""
+    c, width = tunix_config(run.model), jnp.dtype(run.model.dtype).itemsize
+    per_token = c.num_layers * 2 * c.num_kv_heads * c.head_dim * width
+    return math.ceil(rows * run.cache_length * per_token)
+
+
+def largest_divisor(number: int, limit: float) -> int:
+    """The largest divisor that is not over the limit; 1 if there is none.
+
+    >>> largest_divisor(128, 20), largest_divisor(12, 5), largest_divisor(7, 0.5)
+    (16, 4, 1)
+    """
+    return max((d for d in range(1, number + 1) if number % d == 0 and d <= limit), default=1)
+
+
+def plan_memory(run: Run, devices: int) -> MemoryPlan:
+    """What fits into the chips of the profile.
+
+    Args:
+      run: model, lengths and batch.
+      devices: how many chips.
+
+    Raises:
+      ValueError: not even one group per pass fits, with the weights in slices.
+    """
+    profile, settings, width = run.profile, run.profile.grpo, jnp.dtype(run.model.dtype).itemsize
+    shape = tunix_config(run.model)
+    base = parameter_count(shape) * width
+    # The adapter and its frozen copy; master weights, two moments, gradients in float32.
+    trained = adapter_count(shape, profile.adapter.rank) * (2 * width + 4 * 4)
+    room = profile.chip.memory_gib * (1 - profile.chip.spare) * 2**30
+    group = settings.generations / devices  # rows per chip
+
+    def fitting(weights: float, whole: int, needed: Any, rows: float = group) -> int:
+        """The largest divisor of `whole`, each so many rows, that fits beside the weights, or 0."""
+        divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+        return max((d for d in divisors if weights + needed(d * rows) <= room), default=0)
+
+    def training(rows: float) -> int:
+        return pass_bytes(run, rows, run.cache_length)
+
+    def rollout(rows: float) -> int:
+        return cache_bytes(run, rows)
+
+    def evaluation(rows: float) -> int:
+        # Tunix's sampler makes its cache on the first chip, whole, and only then shares it out.
+        return cache_bytes(run, rows) + cache_bytes(run, rows / devices)
+
+    enough = largest_divisor(settings.prompts, profile.chip.pass_tokens / run.cache_length / group)
+    for replicated in (True, False):
+        weights = trained + (base if replicated else base / devices)
+        micro = settings.micro_prompts or fitting(weights, enough, training)
+        at_once = fitting(weights, settings.prompts, rollout)
+        answered = fitting(weights, profile.evaluation.batch_size, evaluation, rows=1)
+        if micro and at_once and answered:
+            return MemoryPlan(
+                replicated, micro, at_once, answered, math.ceil(weights),
+                math.ceil(weights + training(micro * group)),
+                math.ceil(weights + rollout(at_once * group)),
+            )  # fmt: skip
+    raise ValueError(
+        f"{run.model.name} does not fit {devices} chips of {profile.chip.memory_gib} GiB: shorten "
+        "`lengths` in the profile, lower `generations`, or choose a smaller model."
+    )

@@ -1,0 +1,215 @@
+# %% [markdown]
+# ### Stock Gemma, and an adapter on it
+#
+# The model is the stock instruction-tuned Gemma, in the layout in which Kaggle hands it out,
+# read by Tunix's own loaders. The tiny Gemma of the CPU profile lies in the same layout and
+# is read by the same call.
+
+# %%
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import kagglehub
+import numpy as np
+import qwix
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tunix.generate import sampler as sampler_lib
+from tunix.generate import tokenizer_adapter
+from tunix.models.gemma import model as gemma2_lib
+from tunix.models.gemma import params as gemma2_params
+from tunix.models.gemma3 import model as gemma3_lib
+from tunix.models.gemma3 import params as gemma3_params
+
+# %% tags=["modules-only"]
+from submission.bench.run.budget import within
+from submission.bench.settings.config import Adapter, StockModel
+
+
+# %%
+def download(model: StockModel, minutes: float) -> str:
+    """The model's directory by `kagglehub`, which on Kaggle waits for ever for what it lacks.
+
+    Raises:
+      RuntimeError: the download failed or took too long; says what to do.
+    """
+    try:
+        return str(within(60 * minutes, lambda: kagglehub.model_download(model.handle)))
+    except Exception as error:  # whatever went wrong, the remedy is the same
+        raise RuntimeError(
+            f"Could not get {model.handle}: {error}\n"
+            "On Kaggle: attach the model ('Add Input' > 'Models'), accept its licence on its page, "
+            "and switch the internet on ('Settings' > 'Internet'). Elsewhere: log in to Kaggle "
+            "with KAGGLE_USERNAME and KAGGLE_KEY, or use PROFILE=tiny, which needs no network."
+        ) from error
+
+
+def locate(model: StockModel, minutes: float) -> pathlib.Path:
+    """The directory that holds the model's weights and its `tokenizer.model`.
+
+    Raises:
+      FileNotFoundError: a part is missing; names it.
+    """
+    folder = pathlib.Path(model.folder or download(model, minutes)).resolve()
+    for part in (model.weights, "tokenizer.model"):
+        if not (folder / part).exists():
+            raise FileNotFoundError(
+                f"{folder / part} does not exist. {model.name} needs a folder with "
+                f"{model.weights}/ (Orbax) and tokenizer.model"
+                + (
+                    ": run the notebook from the repository's root, or remake the folder with "
+                    "scripts/make_tiny_gemma.py. On Kaggle, choose the accelerator TPU v5e-8."
+                    if model.folder
+                    else f": is {model.handle} still laid out like that?"
+                )
+            )
+    return folder
+
+
+def load_tokenizer(folder: pathlib.Path) -> tokenizer_adapter.Tokenizer:
+    """Gemma's SentencePiece tokenizer. BOS and EOS are ours to add: one place does it.
+
+    Raises:
+      ValueError: the file is not a SentencePiece model, or has no eos or padding piece.
+    """
+    path = folder / "tokenizer.model"
+    remedy = f"{path} is not a usable SentencePiece model; download or copy it again."
+    try:
+        tokenizer = tokenizer_adapter.Tokenizer(
+            tokenizer_path=str(path), add_bos=False, add_eos=False
+        )
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{remedy} ({error})") from error
+    if min(tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.tokenizer.pad_id()) < 0:
+        raise ValueError(f"{remedy} (It lacks <bos>, <eos> or <pad>.)")
+    return tokenizer
+
+
+# %% [markdown]
+# **Sharding.** All chips hold the whole model and share the batch, wherever the model fits.
+# Gemma 3 1B is 2 GB in bfloat16 and a v5e chip has 16: a decode step then needs no
+# collective at all, where Tunix's default layout gathers every weight over the links at every
+# token.
+#
+# Tunix's models name their axes `fsdp` and `tp`, one of them in the code itself (`kv_einsum`).
+# So the names stay, and the shape of the mesh decides: with all chips along a third axis,
+# `data`, the other two have length one and every weight is whole on every chip; with all chips
+# along `fsdp`, Tunix's fully sharded layout is what it was. The batch is split along both.
+
+# %%
+DATA_AXES = ("data", "fsdp")  # the batch is split along these
+
+
+def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices along `data`, weights whole on each; or along `fsdp`, weights in slices.
+
+    Args:
+      replicated: does every device hold the whole model?
+      devices: those of a compile-only topology, for example; by default all there are.
+    """
+    found = np.array(jax.devices() if devices is None else devices)
+    shape = (-1, 1, 1) if replicated else (1, -1, 1)
+    return Mesh(found.reshape(shape), (*DATA_AXES, "tp"))
+
+
+def batch_on_data_axes(sharding_config: Any) -> Any:
+    """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
+    axes = {}
+    for field in dataclasses.fields(sharding_config):
+        value = getattr(sharding_config, field.name)
+        if isinstance(value, tuple) and field.name.startswith("act_"):
+            axes[field.name] = (DATA_AXES, *value[1:])
+    return dataclasses.replace(sharding_config, **axes)
+
+
+def tunix_config(model: StockModel) -> Any:
+    """The model's Tunix `ModelConfig`: a preset, or the shape given in our configuration."""
+    library = {"gemma3": gemma3_lib, "gemma2": gemma2_lib}[model.family]
+    if model.shape is None:
+        config = getattr(library.ModelConfig, model.name)()
+    else:
+        config = library.ModelConfig(**model.shape)
+    config.shd_config = batch_on_data_axes(config.shd_config)
+    return config
+
+
+def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Module:
+    """The stock model, on the mesh, in the model's dtype."""
+    config, dtype = tunix_config(model), jnp.dtype(model.dtype)
+    weights = str(folder / model.weights)
+    with mesh:
+        if model.family == "gemma3":
+            return gemma3_params.create_model_from_checkpoint(weights, config, mesh, dtype)
+        params = gemma2_params.load_and_format_params(weights)["transformer"]
+        stock = gemma2_lib.module_from_linen_variables(
+            module_factory=lambda: gemma2_lib.Gemma(config, rngs=nnx.Rngs(params=0)),
+            variables=params,
+            map_key_fn=gemma2_lib._map_linen_var_names,
+            assign_val_fn=gemma2_lib._assign_linen_params_to_nnx_state,
+        )
+        state = nnx.state(stock)
+        shardings = nnx.get_named_sharding(state, mesh)
+        placed = jax.tree.map(lambda x, s: jax.device_put(x.astype(dtype), s), state, shardings)
+        nnx.update(stock, placed)
+        return stock
+
+
+# %% [markdown]
+# **The adapter.** LoRA on attention and MLP: for the 1B, 50 million numbers beside a frozen base.
+# The reference policy of GRPO is the *same base* with a frozen copy of the adapter as SFT left it.
+# (Handing over stock Gemma as reference, as the starter notebook does, would pull the policy back
+# to before it knew the format.)
+
+
+# %%
+def add_adapter(stock: nnx.Module, adapter: Adapter, seed: int, mesh: Mesh) -> nnx.Module:
+    """The stock model with fresh LoRA parameters; its output is the stock model's."""
+    provider = qwix.LoraProvider(
+        module_path=adapter.modules, rank=adapter.rank, alpha=adapter.alpha
+    )
+    # Not inside `with mesh:`: the model's dummy batch of two cannot be split over eight chips.
+    policy = qwix.apply_lora_to_model(
+        stock, provider, **stock.get_model_input(), rngs=nnx.Rngs(seed)
+    )
+    graph, fresh, base = nnx.split(policy, nnx.LoRAParam, ...)
+    fresh = jax.device_put(fresh, NamedSharding(mesh, PartitionSpec()))
+    return nnx.merge(graph, fresh, base, copy=False)
+
+
+def frozen_copy(policy: nnx.Module) -> nnx.Module:
+    """A model on the same base weights with a copy of the adapter: GRPO's reference."""
+    graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
+    return nnx.merge(graph, jax.tree.map(jnp.copy, adapter), base, copy=False)
+
+
+def adapter_size(policy: nnx.Module) -> tuple[int, int]:
+    """Numbers in the adapter, and in the whole model."""
+
+    def count(*filters: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(policy, *filters)))
+
+    return count(nnx.LoRAParam), count()
+
+
+# %% [markdown]
+# **The sampler** is Tunix's own, built as the judges build it.
+
+
+# %%
+def make_sampler(policy: nnx.Module, tokenizer: Any, cache_length: int) -> sampler_lib.Sampler:
+    """Tunix's stock sampler with a cache for `cache_length` tokens."""
+    config = policy.config
+    return sampler_lib.Sampler(
+        transformer=policy,
+        tokenizer=tokenizer,
+        cache_config=sampler_lib.CacheConfig(
+            cache_size=cache_length,
+            num_layers=config.num_layers,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+        ),
+    )

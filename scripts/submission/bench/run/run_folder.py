@@ -1,0 +1,206 @@
+# %% [markdown]
+# ### One run, one folder
+#
+# Everything that a run leaves is in one folder, with the configuration that made it. A run that was
+# killed is found there and goes on where its last save was; one of another configuration is not
+# taken for it. What a finished run left is moved aside, never overwritten.
+
+# %%
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+# %% tags=["modules-only"]
+from submission.bench.settings.config import Run
+
+# %%
+# What may differ between a run and its continuation: where and how long, not what.
+FREE_SETTINGS = (
+    "hours",
+    "download_minutes",
+    "preparation_minutes",
+    "compilation_cache",
+    "keep_checkpoints",
+    "save_minutes",
+    "closing_seconds",
+)
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """All that makes a run what it is, flat: names with dots, and values as JSON has them."""
+
+    def flat(value: Any, name: str) -> dict[str, Any]:
+        parts = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(parts, dict) or not parts:
+            return {name: value}
+        found: dict[str, Any] = {}
+        for key, part in parts.items():
+            found |= flat(part, f"{name}.{key}" if name else str(key))
+        return found
+
+    profile = dataclasses.asdict(run.profile)
+    whole = {
+        **{name: value for name, value in profile.items() if name not in FREE_SETTINGS},
+        "recipe": run.recipe,
+        "seed": run.seed,
+    }
+    return flat(json.loads(json.dumps(whole)), "")
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """A short name of a configuration.
+
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two configurations, a line each.
+
+    >>> differences({"seed": 0, "grpo.beta": 0.02}, {"seed": 1, "grpo.beta": 0.02})
+    ['seed: 0 -> 1']
+    """
+    names = sorted({*before, *now})
+    pairs = [(name, before.get(name), now.get(name)) for name in names]
+    return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes the file under another name first, so that it is there whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(draft, path)
+
+
+def read_json(path: pathlib.Path, default: Any) -> Any:
+    """What a file holds; the default if there is none, or it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return default
+
+
+class RunFolder:
+    """The folder of one run, locked: two runs cannot share it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = pathlib.Path(path).resolve()
+        self.settings = self.path / "run.json"
+        self.stages = self.path / "stages.json"
+        self.answers = self.path / "answers"
+        self.checkpoints = self.path / "checkpoints"
+        self.results = self.path / "results.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.plots = self.path / "plots"
+        self.fingerprint = ""
+        self._lock: Any = None
+
+    def lock(self) -> None:
+        """Raises RuntimeError if another run holds the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("a")
+        try:
+            # A lock of the process: running the notebook again in its kernel is no conflict.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RuntimeError(
+                f"Another run is writing to {self.path}. Wait for it, or choose another folder "
+                "with OUT (or --out)."
+            ) from None
+        os.utime(self._lock.fileno())  # whose folder this is since when
+
+    def release(self) -> None:
+        """Lets go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def finished_stage(self, name: str) -> dict[str, Any] | None:
+        """The report of a stage, if it has come to its end."""
+        return read_json(self.stages, {}).get(name)
+
+    def finish_stage(self, report: Mapping[str, Any]) -> None:
+        """Notes that a stage has come to its end."""
+        write_json(self.stages, {**read_json(self.stages, {}), report["name"]: dict(report)})
+
+    def move_aside(self) -> None:
+        """Moves what an older run has left into a folder beside this one."""
+        # Only what a run leaves is moved: the folder may hold files of somebody else's.
+        ours = (self.settings, self.stages, self.answers, self.checkpoints, self.metrics,
+                self.results, self.plots)  # fmt: skip
+        kept = [entry for entry in ours if entry.exists()]
+        if not kept:
+            return
+        besides = map(self.path.joinpath, ("submission.ipynb", "report.html", "tensorboard"))
+        kept += [entry for entry in besides if entry.exists()]
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        for entry in kept:
+            shutil.move(entry, aside / entry.name)
+        print(f"Older outputs are now in {aside.name}/.")
+
+
+def open_run_folder(run: Run) -> RunFolder:
+    """The locked folder of a run: a new one, or that of the same run, unfinished.
+
+    Raises:
+      RuntimeError: another run holds it, or it is finished and was to be resumed.
+      ValueError: the run to be resumed was made with another configuration.
+    """
+    folder, settings = RunFolder(run.out), settings_of(run)
+    folder.lock()
+    before = read_json(folder.settings, None)
+    finished = folder.results.exists()  # it is written last
+    try:
+        if run.resume and finished:
+            raise RuntimeError(
+                f"The run in {folder.path} is finished: there is nothing to resume. Unset RESUME "
+                "to start another one."
+            )
+        goes_on = False
+        if run.resume is not False and before is not None and not finished:
+            changed = differences(before, settings)
+            if changed and run.resume:
+                raise ValueError(
+                    f"The run in {folder.path} was made with another configuration:\n  "
+                    + "\n  ".join(changed)
+                    + "\nResume it with its own, or unset RESUME to start anew."
+                )
+            goes_on = not changed
+    except (RuntimeError, ValueError):
+        folder.release()
+        raise
+    folder.fingerprint = fingerprint(settings)
+    if goes_on:
+        print(f"An unfinished run is in {folder.path.name}/. It goes on where it was saved.")
+    else:
+        folder.move_aside()
+        if run.resume:
+            print("There is nothing to resume: it starts from the beginning.")
+        write_json(folder.settings, settings)
+    for entry in (folder.checkpoints, folder.plots, folder.answers):
+        entry.mkdir(exist_ok=True)
+    return folder
+
+
+def require_space(folder: RunFolder, needed: int) -> None:
+    """Raises OSError if the disk has less than `needed` bytes, before training begins."""
+    free = shutil.disk_usage(folder.path).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{folder.path} has {free / 1e6:,.0f} MB left and the checkpoints need "
+            f"{needed / 1e6:,.0f} MB. Make room, or choose another disk with OUT (or --out)",
+        )

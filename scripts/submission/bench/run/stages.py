@@ -1,0 +1,362 @@
+# %% [markdown]
+# ### How a stage is run, saved and resumed
+#
+# Both stages do the same things around their updates: they keep the clock, set the rate, write the
+# log, save, and go on where a killed run had saved. That is a `Stage`. It stands where Tunix's
+# trainer has its checkpoint manager, because this is what the trainer calls after every update.
+#
+# A save is due after some steps, after some minutes, and at the end. When a run goes on, adapter,
+# optimizer, log, and the stage's own state (places in the data, random draws, running rates) are
+# those of the save, so that on one machine the interrupted run and the unbroken one end with the
+# same bits.
+
+# %%
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from flax import nnx
+from jax.sharding import Mesh
+
+# %% tags=["modules-only"]
+from submission.bench.run.budget import Deadline, Pace, StopRequest
+from submission.bench.run.checkpoints import (
+    FACTS,
+    SaveError,
+    checkpoint_steps,
+    free_name,
+    remove_step,
+    restore_newest,
+    write_step,
+)
+from submission.bench.settings.config import Run
+from submission.bench.run.metrics import SilentBar, StepLog, all_finite, read_lines, total_seconds
+from submission.bench.run.run_folder import RunFolder, read_json
+from submission.bench.policy.updates import make_schedule, use_adapter_only_step
+
+
+# %%
+FIRST_STEP = 4.0  # times the first step of SFT, which compiles one program: that of GRPO has more
+
+
+def finished_stage(folder: RunFolder, name: str) -> dict[str, Any] | None:
+    """The report of a stage that has come to its end, with its history."""
+    report = folder.finished_stage(name)
+    if report is None:
+        return None
+    print(f"{name} is over: {report['steps']} steps")
+    history = [line for line in read_lines(folder.metrics) if line["stage"] == name]
+    return {**report, "history": history}
+
+
+def no_stage(name: str) -> dict[str, Any]:
+    """The report of a stage that a recipe leaves out."""
+    nothing = {"steps": 0, "planned": 0, "seconds": 0.0, "tokens": 0, "skipped": 0}
+    return {"name": name, **nothing, "history": []}
+
+
+@dataclasses.dataclass
+class Session:
+    """What all stages of a run share."""
+
+    run: Run
+    mesh: Mesh
+    folder: RunFolder
+    deadline: Deadline
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    listeners: Sequence[Callable[[dict[str, Any]], None]] = ()  # of the lines of the log
+    earlier: dict[str, Any] = dataclasses.field(default_factory=dict)  # state of an earlier run
+    save_seconds: float = 0.0  # of the slowest save so far
+    evaluation_seconds: float = 0.0  # of the last evaluation
+    first_step_seconds: float = 0.0  # of the slowest first step of a stage so far: it compiles
+
+
+def no_signs(history: list[dict[str, Any]]) -> tuple[list[str], bool]:
+    """For a stage that cannot go astray."""
+    return [], False
+
+
+def no_score(history: list[dict[str, Any]]) -> None:
+    """For a stage whose saves are not compared."""
+
+
+class Stage:
+    """One stage of a run, in the place of its trainer's checkpoint manager."""
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        settings: Any,
+        deadline: Deadline,
+        *,
+        subfolder: str,
+        shown: tuple[str, ...],
+        keep: int,
+        always: tuple[int, ...] = (),
+        updates_per_step: int = 1,
+        slack: float = 1.0,
+        state: Callable[[], dict[str, Any]] = dict,
+        signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = no_signs,
+        score: Callable[[list[dict[str, Any]]], tuple[float, float] | None] = no_score,
+    ) -> None:
+        """A stage under a deadline.
+
+        Args:
+          session: the run.
+          name: sft or grpo, as in the log.
+          settings: has `steps`, `save_every` and `optimizer`.
+          deadline: after which no step may end.
+          subfolder: of the checkpoints.
+          shown: the metrics of the progress line.
+          keep: how many of the last steps stay on the disk.
+          always: steps that stay as well.
+          updates_per_step: of the trainer.
+          slack: how many typical steps have to fit into the time left.
+          state: gives the stage's own state, for a save.
+          signs: what is wrong with the last lines of the log, and whether it is past a limit.
+          score: how good the policy is by the last lines of the log, and the standard error.
+        """
+        self.session, self.name, self.settings = session, name, settings
+        self.deadline, self.shown, self.slack, self.state = deadline, shown, slack, state
+        self.keep, self.always, self.updates_per_step = keep, always, updates_per_step
+        self.saves = session.folder.checkpoints / subfolder
+        self.restored: dict[str, Any] = {}  # the stage's own state, from the save it goes on from
+        self.saving_seconds = 0.0
+        self.returns: list[int] = []  # steps after which it went back to a good save
+        self._signs, self._warned, self._score = signs, [], score
+        self._saved: int | None = None
+        self._schedule = make_schedule(settings.optimizer, settings.steps)
+
+    def attach(self, trainer: Any, remat: bool) -> None:
+        """Takes a trainer over, and puts it where a killed run had saved, if there was one."""
+        facts = restore_newest(
+            self.saves, trainer.model, trainer.optimizer, self.session.folder.fingerprint
+        )
+        self.start = start = facts["step"] // self.updates_per_step if facts else 0
+        if start:
+            self.restored, self.returns = facts["state"], list(facts["returns"])
+            print(f"{self.name} goes on after step {start}")
+        self.pace = Pace(
+            self.settings.steps,
+            self.deadline,
+            start=start,
+            first=FIRST_STEP * self.session.first_step_seconds,
+            slack=self.slack,
+            told_to_stop=lambda: bool(self.session.stop) or self.lost,
+            state=facts["pace"] if start else None,
+        )
+        self.log = StepLog(
+            self.session.folder.metrics,
+            self.name,
+            self.shown,
+            steps=self.settings.steps,
+            start=start,
+            most_skipped=self.session.run.profile.most_skipped,
+            listeners=self.session.listeners,
+        )
+        self._step = start
+        self._saved = start * self.updates_per_step if start else None
+        self._last_save = time.monotonic()
+        accumulated = trainer.config.get_with_default("gradient_accumulation_steps", 1)
+        trainer._train_steps = start * self.updates_per_step
+        trainer._iter_steps = trainer._train_steps * accumulated
+        trainer.checkpoint_manager = self
+        trainer._pbar = SilentBar()
+        use_adapter_only_step(trainer, remat, self.rate, self._report)
+
+    def rate(self) -> float:
+        """The learning rate of the step under way."""
+        slower = self.session.run.profile.guards.slower ** len(self.returns)
+        return slower * float(self._schedule(self.pace.progress * self.settings.steps))
+
+    @property
+    def lost(self) -> bool:
+        """Has it gone back to a good save more often than it may?"""
+        return len(self.returns) > self.session.run.profile.guards.returns
+
+    def record(self, **numbers: Any) -> None:
+        """Takes numbers of the step under way."""
+        self.log.add(self._step, **numbers)
+
+    def _report(self, loss: Any, aux: Any, grad_norm: Any) -> None:
+        beside = {name: aux[name] for name in ("kl", "entropy") if aux}
+        self.record(loss=loss, grad_norm=grad_norm, **beside)
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps to make, counted from 0."""
+        for step in self.pace.steps():
+            self._step = step + 1
+            self.log.begin(step + 1, self.pace.planned)
+            self.log.add(step + 1, learning_rate=self.rate())
+            if self.pace.by_time:
+                self.log.add(step + 1, planned=self.pace.planned)
+            began = time.monotonic()
+            yield step
+            if step == self.start:
+                took = time.monotonic() - began
+                self.session.first_step_seconds = max(took, self.session.first_step_seconds)
+
+    # --- What Tunix's trainer calls ------------------------------------------------------------
+
+    def save(
+        self,
+        update: int,
+        policy: nnx.Module,
+        optimizer: nnx.Optimizer,
+        save_only_lora_params: bool = True,
+        force: bool = False,
+        custom_metadata: Any = None,
+    ) -> bool:
+        """After an update: ends the step, and saves it if that is due."""
+        if update % self.updates_per_step or not update:
+            return False
+        step = update // self.updates_per_step
+        if not force:
+            self.log.end(step)
+            if self._gone_astray(step, policy, optimizer):
+                return False
+        late = time.monotonic() - self._last_save > 60 * self.session.run.profile.save_minutes
+        last = step >= self.settings.steps
+        if not (force or late or last or step % self.settings.save_every == 0):
+            return False
+        self._save(update, policy, optimizer, needed=force or last)
+        return True
+
+    def latest_step(self) -> int | None:
+        """The last update that was saved."""
+        return self._saved
+
+    def close(self) -> None:
+        """Ends the log."""
+        self.log.close()
+
+    def _save(self, update: int, policy: nnx.Module, optimizer: Any, needed: bool) -> None:
+        self.log.flush()
+        start = time.monotonic()
+        if not all_finite(nnx.state(policy, nnx.LoRAParam)):
+            raise FloatingPointError(
+                f"{self.name}: the adapter is not finite after update {update}. It was not saved; "
+                "the checkpoints are good. Lower the learning rate of this stage."
+            )
+        facts = {
+            "stage": self.name,
+            "config": self.session.folder.fingerprint,
+            "pace": self.pace.state(),
+            "state": self.state(),
+            "returns": self.returns,
+            "good": not self._warned,
+            "score": self._score(self._lines()),
+        }
+        for attempt in (1, 2):
+            try:
+                write_step(self.saves, update, policy, optimizer, facts)
+                break
+            except SaveError as error:
+                self._prune(keep=1)  # room is made, as far as that can be done, for another attempt
+                if attempt == 2 and needed:
+                    raise
+                if attempt == 2:
+                    print(f"{error} Training goes on.")
+                    self._last_save = time.monotonic()
+                    return
+        self._saved = update
+        self._prune(self.keep)
+        self._last_save = time.monotonic()
+        self.saving_seconds += self._last_save - start
+        self.session.save_seconds = max(self.session.save_seconds, self._last_save - start)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """The log since the stage began or last went back."""
+        since = self.returns[-1] if self.returns else 0
+        return [line for line in self.log.history if line["step"] > since]
+
+    def _gone_astray(self, step: int, policy: nnx.Module, optimizer: nnx.Optimizer) -> bool:
+        """Warns of signs of a collapse; past the limit, goes back to the last good save."""
+        signs, past_limit = self._signs(self._lines())
+        if signs and not self._warned:
+            print(f"{self.name} {step}: {'; '.join(signs)}")
+        self._warned = signs
+        if not past_limit:
+            return False
+        self.log.flush()
+        for saved in reversed(checkpoint_steps(self.saves)):
+            if self._is_good(saved):
+                break
+            os.replace(self.saves / str(saved), free_name(self.saves, saved, "astray"))
+        facts = restore_newest(self.saves, policy, optimizer, self.session.folder.fingerprint)
+        if facts is None:
+            raise RuntimeError(f"{self.name} went astray, and no save in {self.saves} loads.")
+        if "optimizer_state" not in facts["digests"]:  # the warm start: it begins anew
+            fresh = nnx.Optimizer(policy, optimizer.tx, wrt=nnx.LoRAParam)
+            nnx.update(optimizer, nnx.state(fresh))
+        self._saved = facts["step"]
+        self.returns.append(step)
+        self._warned = []
+        print(
+            f"{self.name} {step}: past the limit; back to the save of step {self._saved}, and on "
+            f"at {self.session.run.profile.guards.slower:g} of the learning rate"
+        )
+        if self.lost:
+            self.pace.ended = "it went astray again and again"
+        return True
+
+    def _is_good(self, step: int) -> bool:
+        """Was a step saved while there was no sign of a collapse?"""
+        return bool(self._facts(step).get("good", True))
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """The facts of a save; of one that is damaged, that it is not good."""
+        return read_json(self.saves / str(step) / FACTS, {"good": False})
+
+    def _best(self) -> tuple[int | None, tuple[float, float]]:
+        """The good save with the highest score, and its score."""
+        scores = {
+            step: tuple(facts["score"])
+            for step in checkpoint_steps(self.saves)
+            if (facts := self._facts(step)).get("good") and facts.get("score")
+        }
+        best = max(scores, key=lambda step: scores[step][0], default=None)
+        return best, scores.get(best, (-math.inf, 0.0))
+
+    def _prune(self, keep: int) -> None:
+        """Removes all but the last steps, the last good one, and the best one."""
+        steps = checkpoint_steps(self.saves)
+        good = next((step for step in reversed(steps) if self._is_good(step)), None)
+        for step in set(steps[:-keep]) - {*self.always, good, self._best()[0]}:
+            remove_step(self.saves, step)
+
+    def _better_save(self) -> int | None:
+        """A save that scored higher than the stage did at its end, by more than chance."""
+        step, (mean, error) = self._best()
+        at_the_end = self._score(self._lines())
+        if at_the_end is None:
+            return None
+        beyond_noise = 1.96 * math.hypot(error, at_the_end[1])
+        return step if mean - at_the_end[0] > beyond_noise else None
+
+    # --- The end --------------------------------------------------------------------------------
+
+    def report(self, **numbers: Any) -> dict[str, Any]:
+        """What is known of the stage at its end; a stage that was told to stop is not at it."""
+        steps = self.log.history[-1]["step"] if self.log.history else 0
+        if self.pace.ended:
+            print(f"{self.name} ended after {steps} of {self.settings.steps} steps: "
+                  f"{self.pace.ended}")  # fmt: skip
+        self.session.stop.check()
+        found = {
+            "name": self.name,
+            "steps": steps,
+            "planned": self.pace.planned if self.pace.by_time else self.settings.steps,
+            "seconds": total_seconds(self.log.history),
+            "saving_seconds": round(self.saving_seconds, 1),
+            "skipped": self.log.skipped,
+            "returns": self.returns,
+            "better_save": self._better_save(),
+            **numbers,
+        }
+        self.session.folder.finish_stage(found)
+        return {**found, "history": self.log.history}

@@ -1,0 +1,292 @@
+# %% [markdown]
+# ### Evaluation, as the judges do it
+#
+# Held-out rows, greedy decoding, Tunix's stock sampler, no `eos_tokens`. Three numbers over the
+# rows that can be checked, the accuracy with its 95 % interval (Wilson), and one over the others:
+#
+# - **format**: strictly in format, and ended by the tokenizer's eos;
+# - **accuracy**: in format, and right;
+# - **lenient accuracy**: right, with the format forgiven. Stock Gemma knows nothing of our
+#   tags, so this is the number that a gain has to be measured against;
+# - **open score**: the mean score of the answers that have no gold one to match; leniently, of
+#   all that was said, in the format or not.
+
+# %%
+import collections
+import concurrent.futures
+import dataclasses
+import math
+import os
+import pathlib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+# %% tags=["modules-only"]
+from submission.bench.run.budget import Deadline, until, within
+from submission.bench.answers.checkers import LONGEST_ANSWER, check
+from submission.bench.settings.config import CHECK_SECONDS
+from submission.bench.answers.open_answers import open_score
+from submission.bench.answers.prompts import (
+    CUT_MARK,
+    TAGS,
+    TURN_END,
+    Completion,
+    Example,
+    parse,
+    render_prompt,
+)
+from submission.bench.policy.rollout import ended, mark_cut
+from submission.bench.run.run_folder import read_json, write_json
+
+
+# %%
+LAST_NUMBER = re.compile(r"[-−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?!.*\d)", re.DOTALL)
+
+
+def without_tags(text: str) -> str:
+    """What was said in the first turn, whatever its format."""
+    text = text.split(TURN_END)[0]
+    for mark in (*TAGS, CUT_MARK):
+        text = text.replace(mark, "\n")
+    return text
+
+
+def is_right_leniently(completion: Completion, example: Example) -> bool:
+    """Right with the format forgiven, by one rule for all three evaluations.
+
+    Stock Gemma ends in sentences ("Altogether she sold 48 + 24 = 72 clips."), so for a number
+    the last one in its last line counts too.
+    """
+    answer = completion.lenient_answer
+    if example.checker == "code" and not completion.in_format:
+        answer = without_tags(completion.text)  # a program has many lines
+    if check(example, answer) is True:
+        return True
+    last = LAST_NUMBER.search(answer[-LONGEST_ANSWER:])
+    return example.checker == "number" and last is not None and check(example, last[0]) is True
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """One held-out row with what the model made of it."""
+
+    example: Example
+    completion: Completion
+    tokens: int  # without the EOS
+    stopped: bool
+    right: bool
+    right_leniently: bool
+    open_score: float = 0.0
+    open_score_lenient: float = 0.0
+    failed: bool = False  # could not be scored, tried twice
+
+
+def judge_open(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores an answer without a gold one; leniently, its text alone, in the format or not."""
+    said = completion.answer if completion.in_format else without_tags(completion.text)
+    text = Completion(completion.text, True, completion.reasoning or "-", said)
+    leniently = open_score(text, example, with_trace=False)
+    score = open_score(completion, example)
+    return Answered(example, completion, tokens, stopped, False, False, score, leniently)
+
+
+def judge_exactly(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores an answer that has a gold one; leniently, whatever its format."""
+    right = completion.in_format and check(example, completion.answer) is True
+    leniently = right or is_right_leniently(completion, example)
+    return Answered(example, completion, tokens, stopped, right, leniently)
+
+
+def judge(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+    """Scores one completion. A checker that fails, not the answer, is tried twice and counted."""
+    score = judge_open if example.checker == "open" else judge_exactly
+    for _ in range(2):
+        try:
+            return within(CHECK_SECONDS, lambda: score(example, completion, tokens, stopped))
+        except (RuntimeError, TimeoutError) as error:
+            warnings.warn(f"An answer could not be checked: {error}", stacklevel=2)
+    return Answered(example, completion, tokens, stopped, False, False, failed=True)
+
+
+def judge_all(
+    examples: Sequence[Example],
+    completions: Sequence[Completion],
+    tokens: Sequence[int],
+    stopped: Sequence[bool],
+) -> list[Answered]:
+    """Scores completions, several at a time: those with code wait for child processes."""
+    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        return list(pool.map(judge, examples, completions, tokens, stopped))
+
+
+def answer_greedily(
+    sampler: Any,
+    examples: Sequence[Example],
+    batch_size: int,
+    max_prompt_length: int,
+    max_generation_steps: int,
+    deadline: Deadline | None = None,
+) -> list[Answered]:
+    """Completions of all examples, by greedy decoding without `eos_tokens`.
+
+    With a deadline, of as many of the first ones as its time allows, a batch at least.
+    """
+    answered: list[Answered] = []
+    # The last batch is filled up: another size would be compiled anew. All sizes are multiples
+    # of the number of devices, which share the batch.
+    size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
+    starts = range(0, len(examples), batch_size)
+    for start in starts if deadline is None else until(deadline, starts):
+        batch = list(examples[start : start + batch_size])
+        prompts = [render_prompt(e.question) for e in batch]
+        prompts += [prompts[-1]] * (size - len(batch))
+        output = sampler(
+            prompts,
+            max_generation_steps=max_generation_steps,
+            max_prompt_length=max_prompt_length,
+            temperature=0,
+            top_k=1,
+            top_p=None,
+            echo=False,
+        )
+        completions = [
+            parse(mark_cut(text, ended(tokens, max_generation_steps)))
+            for text, tokens in zip(output.text, output.tokens, strict=True)
+        ]
+        sizes = [len(tokens) for tokens in output.tokens]
+        stopped = [ended(tokens, max_generation_steps) for tokens in output.tokens]
+        answered += judge_all(batch, completions[: len(batch)], sizes, stopped)
+    if len(answered) < len(examples):
+        print(f"Time for {len(answered)} of {len(examples)} held-out rows only.")
+    return answered
+
+
+def write_answers(path: pathlib.Path, answered: Sequence[Answered], seconds: float) -> None:
+    """Keeps what the model said, for a run that goes on, and for whoever wants to read it."""
+    kept = [
+        {
+            "question": a.example.question,
+            "completion": a.completion.text,
+            "tokens": a.tokens,
+            "stopped": a.stopped,
+        }
+        for a in answered
+    ]
+    write_json(path, {"seconds": seconds, "answers": kept})
+
+
+def read_answers(
+    path: pathlib.Path, examples: Sequence[Example]
+) -> tuple[list[Answered], float] | None:
+    """What was kept, judged anew, and the seconds it took; None if there is nothing that fits."""
+    found = read_json(path, {"answers": []})
+    kept = found["answers"]
+    examples = examples[: len(kept)]
+    if not kept or [row["question"] for row in kept] != [e.question for e in examples]:
+        return None
+    answered = judge_all(
+        examples,
+        [parse(row["completion"]) for row in kept],
+        [row["tokens"] for row in kept],
+        [row["stopped"] for row in kept],
+    )
+    return answered, found["seconds"]
+
+
+# %%
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
+
+    >>> [round(x, 3) for x in wilson(50, 100)]
+    [0.404, 0.596]
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.959964, successes / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return max(0.0, low), min(1.0, high)
+
+
+def worse_beyond_noise(before: Sequence[Answered], after: Sequence[Answered]) -> bool:
+    """Has the accuracy on the same rows fallen by more than chance makes likely?
+
+    McNemar's test: of the rows that only one of the two has right, how many are the first one's?
+    Beyond 1.96 standard deviations of a fair coin, which chance gives once in forty times.
+    """
+    pairs = list(zip(before, after, strict=False))  # where time was short, of the rows of both
+    lost = sum(a.right and not b.right for a, b in pairs)
+    won = sum(b.right and not a.right for a, b in pairs)
+    return lost - won > 1.96 * math.sqrt(lost + won)
+
+
+def better_one(earlier: Mapping[str, Sequence[Answered]], last: Sequence[Answered]) -> str | None:
+    """The evaluation that was better than the last by more than chance, the best of several."""
+    better = {
+        name: sum(row.right for row in rows)
+        for name, rows in earlier.items()
+        if worse_beyond_noise(rows, last)
+    }
+    return max(better, key=better.get, default=None)
+
+
+def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
+    """The numbers of one evaluation, as they stand in `results.json`."""
+    checkable = [a for a in answered if a.example.checker != "open"]
+    unchecked = [a for a in answered if a.example.checker == "open"]
+    n = len(checkable)
+
+    def share(flags: Sequence[bool]) -> float:
+        return round(sum(flags) / len(flags), 4) if flags else 0.0
+
+    def by_domain(rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
+        found = collections.defaultdict(list)
+        for row in rows:
+            found[row.example.domain].append(row)
+        return sorted(found.items())
+
+    def mean(scores: Sequence[float]) -> float | None:
+        return round(float(np.mean(scores)), 4) if scores else None
+
+    def open_scores(rows: Sequence[Answered]) -> dict[str, float | None]:
+        return {
+            "open_score": mean([a.open_score for a in rows]),
+            "open_score_lenient": mean([a.open_score_lenient for a in rows]),
+        }
+
+    return {
+        "n": n,
+        "format": share([a.completion.in_format for a in checkable]),
+        "accuracy": share([a.right for a in checkable]),
+        "accuracy_ci95": [round(x, 4) for x in wilson(sum(a.right for a in checkable), n)],
+        "accuracy_lenient": share([a.right_leniently for a in checkable]),
+        **open_scores(unchecked),
+        "failed": sum(a.failed for a in answered),
+        "stopped": share([a.stopped for a in answered]),
+        "mean_tokens": round(float(np.mean([a.tokens for a in answered])), 1),
+        "by_domain": {
+            domain: {
+                "n": len(rows),
+                "format": share([a.completion.in_format for a in rows]),
+                "accuracy": share([a.right for a in rows]),
+                "accuracy_ci95": [
+                    round(x, 4) for x in wilson(sum(a.right for a in rows), len(rows))
+                ],
+                "accuracy_lenient": share([a.right_leniently for a in rows]),
+            }
+            for domain, rows in by_domain(checkable)
+        },
+        "open_by_domain": {
+            domain: {
+                "n": len(rows),
+                "format": share([a.completion.in_format for a in rows]),
+                **open_scores(rows),
+            }
+            for domain, rows in by_domain(unchecked)
+        },
+    }

@@ -1,0 +1,127 @@
+# %% [markdown]
+# ### Tables
+#
+# They show the numbers that also stand in `results.json`, and what the model said.
+
+# %%
+import collections
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# %% tags=["modules-only"]
+from submission.bench.show.evaluate import Answered
+
+# %% tags=["plumbing"]
+STAGE_TITLES = {"stock": "stock", "after_sft": "after SFT", "after_grpo": "after GRPO"}
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The headline table, as Markdown."""
+    lines = [
+        f"Profile `{results['profile']}`, model `{results['model']}`, recipe "
+        f"`{results['recipe']}`, seed {results['seed']}, "
+        f"{results['wall_seconds'] / 60:.1f} minutes.",
+        "",
+        "| | n | format | accuracy (95 % interval) | lenient accuracy | stopped | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results["evaluation"].items():
+        title = STAGE_TITLES.get(name, "an earlier save of GRPO")
+        low, high = row["accuracy_ci95"]
+        lines.append(
+            f"| {title} | {row['n']} | {row['format']:.3f} | {row['accuracy']:.3f} "
+            f"({low:.3f} to {high:.3f}) | {row['accuracy_lenient']:.3f} | {row['stopped']:.3f} "
+            f"| {row['mean_tokens']:.1f} |"
+        )
+    scores = [results["evaluation"][name].get("open_score_lenient") for name in STAGE_TITLES]
+    if (submission := results.get("submission", "after_grpo")) != "after_grpo":
+        told = STAGE_TITLES.get(submission, "the earlier save of GRPO")
+        lines += ["", f"The last step was worse. What is submitted is {told}, saved again."]
+    if None not in scores:
+        told = (f"{t} {s:.3f}" for t, s in zip(STAGE_TITLES.values(), scores, strict=True))
+        lines += ["", f"Rows without a gold answer, lenient open score: {', '.join(told)}."]
+    return "\n".join(lines)
+
+
+def domain_table(results: Mapping[str, Any]) -> str:
+    """Accuracy by domain, lenient for stock, as Markdown."""
+    lines = ["| domain | n | stock (lenient) | after SFT | after GRPO |", "|---|---|---|---|---|"]
+    stages = results["evaluation"]
+    for domain, row in stages["after_grpo"]["by_domain"].items():
+        stock, sft = (stages[s]["by_domain"][domain] for s in ("stock", "after_sft"))
+        lines.append(
+            f"| {domain} | {row['n']} | {stock['accuracy_lenient']:.3f} | {sft['accuracy']:.3f} "
+            f"| {row['accuracy']:.3f} |"
+        )
+    for domain, row in stages["after_grpo"]["open_by_domain"].items():
+        scores = (stages[s]["open_by_domain"][domain]["open_score_lenient"] for s in STAGE_TITLES)
+        told = " | ".join(f"{score:.3f}" for score in scores)
+        lines.append(f"| {domain} (open score, lenient) | {row['n']} | {told} |")
+    return "\n".join(lines)
+
+
+def kind_of(row: Answered) -> str:
+    """What became of an answer, in words."""
+    if row.failed:
+        return "could not be checked"
+    if row.right:
+        return "right, in format"
+    if row.completion.in_format:
+        return "wrong, in format"
+    if not row.stopped:
+        return "cut off before its end"
+    return "right, but out of format" if row.right_leniently else "wrong and out of format"
+
+
+def kinds_table(answers: Mapping[str, Sequence[Answered]]) -> str:
+    """How many answers came out how, of the rows that can be checked, as Markdown."""
+    counts = {
+        name: collections.Counter(kind_of(row) for row in rows if row.example.checker != "open")
+        for name, rows in answers.items()
+    }
+    kinds = sorted({kind for count in counts.values() for kind in count})
+    titles = [STAGE_TITLES.get(name, "an earlier save") for name in answers]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for kind in kinds:
+        lines.append(f"| {kind} | {' | '.join(str(count[kind]) for count in counts.values())} |")
+    return "\n".join(lines)
+
+
+def first_failures(
+    answers: Mapping[str, Sequence[Answered]], count: int
+) -> dict[str, list[Answered]]:
+    """The first rows that the last stage gets wrong, as all stages answered them."""
+    last = answers["after_grpo"]
+    wrong = [i for i, row in enumerate(last) if row.example.checker != "open" and not row.right]
+    shortest = min(len(rows) for rows in answers.values())
+    chosen = [i for i in wrong if i < shortest][:count]
+    return {name: [rows[i] for i in chosen] for name, rows in answers.items()}
+
+
+def samples_table(answers: Mapping[str, Sequence[Answered]], count: int) -> str:
+    """The first `count` held-out rows, never chosen by hand, as an HTML table."""
+
+    def cell(row: Answered) -> str:
+        text = html.escape(row.completion.text[:300]).replace("\n", "↵")
+        return f"{'✓' if row.right else '✗'} <code>{text}</code>"
+
+    rows = zip(*(answers[name][:count] for name in STAGE_TITLES), strict=True)
+    body = "".join(
+        f"<tr><td>{html.escape(group[0].example.question)}<br><b>"
+        f"{html.escape(group[0].example.answer)}</b></td>"
+        + "".join(f"<td style='text-align:left'>{cell(row)}</td>" for row in group)
+        + "</tr>"
+        for group in rows
+    )
+    head = "".join(f"<th>{title}</th>" for title in ("question", *STAGE_TITLES.values()))
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def trace_lengths(answered: Sequence[Answered]) -> dict[str, float]:
+    """How much work is shown: quartiles of the words in the traces that are in format."""
+    words = [len(a.completion.reasoning.split()) for a in answered if a.completion.in_format]
+    quartiles = np.percentile(words, [25, 50, 75]) if words else [0.0] * 3
+    return dict(zip(("lower", "median", "upper"), map(float, quartiles), strict=True))

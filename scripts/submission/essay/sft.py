@@ -1,0 +1,134 @@
+# %% [markdown]
+# ### Stage 1: the warm start
+#
+# Tunix's `PeftTrainer`, on packed rows, with the chunked loss: the mean over the tokens of the
+# targets, their EOS included. A step of the `tiny` profile takes less than half of the time that
+# one padded example per row and Tunix's loss take for as many examples (`scripts/benchmark.py`).
+
+# %%
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from flax import nnx
+from tunix.models.gemma import model as gemma2_lib
+from tunix.sft import peft_trainer
+
+# %% tags=["modules-only"]
+from submission.bench.run.budget import Deadline
+from submission.bench.run.checkpoints import restore_newest, write_step
+from submission.bench.rows.data import Mixture, Tokens, mixed_forever, tokenize
+from submission.bench.policy.losses import chunked_sft_loss
+from submission.bench.policy.model import DATA_AXES
+from submission.bench.rows.packing import (
+    PackedRows,
+    packed_batches,
+    packed_model_input,
+    row_length,
+    rows_per_update,
+)
+from submission.bench.run.stages import Session, Stage, finished_stage, no_stage
+from submission.bench.policy.updates import make_optimizer
+
+# %%
+SIZED = 2000  # examples from which the length of a row is chosen
+
+
+def require_window(policy: nnx.Module, length: int) -> None:
+    """Refuses rows that Tunix's Gemma 2 would mask wrongly.
+
+    Its sliding window compares positions, which restart in a packed row, with places in the row,
+    which do not. Nothing is lost while a row is no longer than the window. (Gemma 3's model
+    compares places with places.)
+
+    Raises:
+      ValueError: it is a Gemma 2, and its window is shorter than a row.
+    """
+    window = policy.config.sliding_window_size
+    if isinstance(policy, gemma2_lib.Gemma) and window is not None and length > window:
+        raise ValueError(
+            f"Packed rows of {length} tokens are longer than Gemma 2's sliding window of {window}: "
+            "set `sft.length` in the profile to the window or less."
+        )
+
+
+def train_sft(
+    policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
+) -> dict[str, Any]:
+    """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
+    run, folder = session.run, session.folder
+    settings, pad_id = run.profile.sft, tokenizer.pad_id()
+    if not settings.steps:  # the run goes on from an earlier one
+        return no_stage("sft")
+    if (report := finished_stage(folder, "sft")) is not None:
+        if report["steps"]:
+            restore_warm_start(policy, session)
+        return report
+
+    def examples() -> Iterator[Tokens]:
+        return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
+
+    first = itertools.islice(examples(), SIZED if settings.shortest < settings.length else 0)
+    sizes = [len(example.prompt) + len(example.target) for example in first]
+    length = row_length(sizes, settings.shortest, settings.length)
+    row_count = rows_per_update(settings.rows, settings.shortest, length, session.mesh.devices.size)
+    require_window(policy, length)
+    trainer = peft_trainer.PeftTrainer(
+        policy,
+        make_optimizer(settings.optimizer),
+        peft_trainer.TrainingConfig(
+            eval_every_n_steps=settings.steps,
+            max_steps=settings.steps,
+            data_sharding_axis=(DATA_AXES,),
+        ),
+    )
+    trainer.with_gen_model_input_fn(packed_model_input)
+    trainer.with_loss_fn(chunked_sft_loss(run.profile.vocabulary_chunk))
+    trained_tokens = 0
+    stage = Stage(
+        session, "sft", settings, deadline,
+        subfolder="sft", shown=("loss", "grad_norm"), keep=1,
+        state=lambda: {"tokens": trained_tokens},
+    )  # fmt: skip
+    stage.attach(trainer, run.profile.remat)
+    trained_tokens = stage.restored.get("tokens", 0)
+
+    def batches() -> Iterator[PackedRows | None]:
+        nonlocal trained_tokens
+        yield from itertools.repeat(None, stage.start)  # Tunix skips what has been trained
+        stream = packed_batches(examples(), row_count, length, pad_id)
+        stream = itertools.islice(stream, stage.start, None)
+        for _ in stage.steps():
+            batch = next(stream)
+            tokens = int((batch.segments > 0).sum())
+            trained_tokens += tokens
+            stage.record(step_tokens=tokens)
+            yield batch
+
+    with session.mesh, session.stop.heard():
+        trainer.train(batches(), skip_jit=True)
+    slots = max(1, trainer.train_steps * row_count * length)
+    print(f"sft: {trained_tokens / slots:.1%} of {slots:,} slots used, in rows of {length}")
+    return stage.report(tokens=trained_tokens)
+
+
+def save_first_submission(policy: nnx.Module, session: Session) -> None:
+    """The adapter as SFT left it, as step 0 of what the judges look at, unless it is there."""
+    actor, fingerprint = session.folder.checkpoints / "actor", session.folder.fingerprint
+    if not (actor / "0").is_dir():
+        facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
+        write_step(actor, 0, policy, None, facts)
+
+
+def restore_warm_start(policy: nnx.Module, session: Session) -> None:
+    """Loads what a finished SFT has left.
+
+    Raises:
+      RuntimeError: none of its saves loads.
+    """
+    folder = session.folder
+    if restore_newest(folder.checkpoints / "sft", policy, None, folder.fingerprint) is None:
+        raise RuntimeError(
+            f"SFT is over, but no save of it in {folder.checkpoints} loads. Start anew: move the "
+            "folder away, or choose another one with OUT (or --out)."
+        )
