@@ -1,9 +1,10 @@
-"""Build submission.ipynb from the chapters in scripts/submission/.
+"""Build submission.ipynb from scripts/submission/, the only home of its code.
 
-The chapters are the only home of the notebook's code. ``essay/spine.py`` is its story; where a
-cell of it reads ``# inline: NAME``, the chapter NAME is put in. Cells tagged
-``modules-only`` (imports between chapters) are dropped, because the notebook is one flat
-namespace. The same chapters give the same notebook, byte for byte.
+``essay/spine.py`` is the story; where a cell of it reads ``# inline: NAME``, the chapter NAME is
+put in, and where one reads ``# bench``, the bench: each of its parts as one folded cell that holds
+what the essay reaches (see notebook_parts.py). Cells tagged ``modules-only`` (imports between
+chapters) are dropped, because the notebook is one flat namespace. The same chapters give the same
+notebook, byte for byte.
 
     python scripts/build_notebook.py                   # write submission.ipynb
     python scripts/build_notebook.py --check           # is it what the chapters give?
@@ -24,6 +25,15 @@ from collections.abc import Iterator
 import jupytext
 import nbformat
 from nbformat import NotebookNode
+from notebook_parts import (
+    PARTS,
+    PartError,
+    names_in,
+    part_source,
+    part_text,
+    reached,
+    read_bench,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "scripts" / "submission"
@@ -31,7 +41,7 @@ NOTEBOOK = ROOT / "submission.ipynb"
 DEFAULT_RECIPE = "warm_start_grpo"
 DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
 NOT_INSTALLED = "# --- Builds or runs the notebook"
-SCREEN = 45  # lines of code; a longer cell is folded
+BENCH = "# bench"  # the cell in whose place the bench is put
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -108,6 +118,9 @@ def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[st
                 yield from chapter_cells(directive[2], recipe, above)
                 above.append(directive[2])
             continue
+        if cell.source.strip() == BENCH:
+            yield BENCH, cell
+            continue
         if "modules-only" in cell.metadata.get("tags", []):
             check_imports(name, cell.source, above)
             continue
@@ -115,19 +128,17 @@ def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[st
 
 
 def check_imports(chapter: str, source: str, above: list[str]) -> None:
-    """A chapter imports chapters above it only.
+    """A chapter imports the bench, and chapters above it.
 
     Raises:
       BuildError: names the chapter and the import.
     """
     for node in ast.walk(ast.parse(source)):
-        module = getattr(node, "module", None) or ""
-        if (
-            module.startswith("submission.")
-            and module.removeprefix("submission.").replace(".", "/") not in above
-        ):
+        module = (getattr(node, "module", None) or "").replace(".", "/")
+        there = module.removeprefix("submission/")
+        if there != module and not there.startswith("bench/") and there not in above:
             raise BuildError(
-                f"Chapter {chapter!r} imports {module}, which does not stand above it."
+                f"Chapter {chapter!r} imports {node.module}, which does not stand above it."
             )
 
 
@@ -185,23 +196,55 @@ def names_defined(source: str) -> list[tuple[str, str]]:
     return visitor.found
 
 
-def check_names(cells: list[tuple[str, NotebookNode]]) -> None:
+def check_names(cells: list[tuple[str, str]]) -> None:
     """No two chapters bind the same name: in the notebook the second would replace the first.
+
+    Args:
+      cells: code with the chapter or module that it is from.
 
     Raises:
       BuildError: names the clashes.
     """
     bound: dict[str, tuple[str, str]] = {}
     clashes = []
-    for chapter, cell in cells:
-        if cell.cell_type != "code":
-            continue
-        for name, origin in names_defined(cell.source):
+    for chapter, source in cells:
+        for name, origin in names_defined(source):
             first_chapter, first_origin = bound.setdefault(name, (chapter, origin))
             if first_origin != origin or (not origin and first_chapter != chapter):
                 clashes.append(f"{name!r} in {first_chapter!r} and in {chapter!r}")
     if clashes:
         raise BuildError("A name is bound twice: " + "; ".join(sorted(set(clashes))) + ".")
+
+
+def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
+    """The cells of the essay, with the parts of the bench where it asks for them.
+
+    Raises:
+      BuildError: two places bind one name, or an arrow between modules runs up or in a circle.
+    """
+    root = CHAPTERS / "bench"
+    try:
+        modules = read_bench(root)
+    except PartError as error:
+        raise BuildError(str(error)) from error
+    code = [(chapter, cell.source) for chapter, cell in cells
+            if cell.cell_type == "code" and chapter != BENCH]  # fmt: skip
+    uses = (names_in(ast.parse(without_magics(source)))[1] for _, source in code)
+    roots = frozenset().union(*uses)
+    kept = reached(modules, roots)
+    statements = [(m.name, s.source) for m in modules for s in m.statements]
+    check_names([*statements, *code])
+    found: list[NotebookNode] = []
+    for chapter, cell in cells:
+        if chapter != BENCH:
+            found.append(cell)
+            continue
+        for part in PARTS:
+            if source := part_source(part, modules, kept):
+                found.append(nbformat.v4.new_markdown_cell(part_text(part, root, modules, roots)))
+                folded = nbformat.v4.new_code_cell(source, metadata={"tags": ["folded"]})
+                found.append(folded)
+    return found
 
 
 def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
@@ -215,11 +258,10 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
 
     if recipe not in RECIPES:
         raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")
-    cells = list(chapter_cells("essay/spine", recipe, []))
-    check_names(cells)
+    cells = with_bench(list(chapter_cells("essay/spine", recipe, [])))
     notebook = nbformat.v4.new_notebook(metadata=METADATA)
     seen: dict[str, int] = {}
-    for _, cell in cells:
+    for cell in cells:
         source = cell.source
         if recipe != DEFAULT_RECIPE:
             source = source.replace(
@@ -232,21 +274,14 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
         if cell.cell_type == "code":
             make = nbformat.v4.new_code_cell
         built = make(source, id=identity)
-        is_plumbing = "plumbing" in cell.metadata.get("tags", [])
-        if is_plumbing or (cell.cell_type == "code" and is_dull(source)):  # folded
+        tags = cell.metadata.get("tags", [])
+        if "folded" in tags:
             built.metadata |= {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
+        if "parameters" in tags:
+            built.metadata |= {"tags": ["parameters"]}
         notebook.cells.append(built)
     nbformat.validate(notebook)
     return notebook
-
-
-def is_dull(source: str) -> bool:
-    """Is a cell longer than a screen, or nothing but imports?"""
-    if source.count("\n") >= SCREEN:
-        return True
-    if source.lstrip().startswith(("%", "!")):
-        return False
-    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
 
 
 def without_outputs(notebook: NotebookNode) -> NotebookNode:

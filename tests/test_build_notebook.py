@@ -160,23 +160,90 @@ def test_magics_come_back(chapters):
     assert sources(chapters(one="# %%\n# %pip install six\n"))[0] == "%pip install six"
 
 
-def test_plumbing_is_folded_on_kaggle(chapters):
-    notebook = chapters(one='# %% tags=["plumbing"]\nx = 1\n')
-    assert notebook.cells[0].metadata["_kg_hide-input"] is True
-    assert "_kg_hide-input" not in notebook.cells[1].metadata
+# --- The bench ----------------------------------------------------------------------------------
 
 
-def test_a_long_cell_is_folded_and_a_short_one_is_not(chapters):
-    long = "\n".join(f"x{i} = {i}" for i in range(46))
-    notebook = chapters(one=f"# %%\n{long}\n")
-    assert notebook.cells[0].metadata["jupyter"] == {"source_hidden": True}
-    assert "jupyter" not in chapters(one="# %%\nx = 1\n").cells[0].metadata
+@pytest.fixture
+def bench(chapters, tmp_path):
+    """Writes modules of a bench under a small essay and builds the notebook."""
+    (tmp_path / "essay" / "spine.py").write_text("# %%\n# bench\n\n# %%\n# inline: one\n")
+
+    def build(essay="# %%\nx = f()\n", **modules):
+        for name, source in modules.items():
+            place = tmp_path / "bench" / name.replace("__", "/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (place.parent / "__init__.py").write_text('"""What it promises."""\n')
+            place.with_suffix(".py").write_text(source)
+        return chapters(one=essay)
+
+    return build
 
 
-def test_a_cell_of_imports_is_folded(chapters):
-    notebook = chapters(one="# %%\nimport os\n\n# %%\nimport sys\nx = 1\n")
-    assert "jupyter" in notebook.cells[0].metadata
-    assert "jupyter" not in notebook.cells[1].metadata
+F = '"""About f."""\n\nimport os\nimport re\n\n# Prose.\n\n\ndef f():\n    return g(os)\n'
+G = "def g(x):\n    return x\n\n\ndef unused():\n    return re\n"
+
+
+def test_a_part_is_one_folded_cell_of_what_the_essay_reaches(bench):
+    notebook = bench(settings__a=f"{F}\n\n{G}")
+    text, part, essay = notebook.cells
+    assert text.source == "What it promises.\n\nUsed below: `f`."
+    assert part.metadata["_kg_hide-input"] is True
+    assert "_kg_hide-input" not in essay.metadata
+    assert "def g" in part.source
+    for left_out in ("unused", "re", "Prose", "About"):
+        assert left_out not in part.source.replace("return", "")
+
+
+def test_a_part_that_nothing_uses_is_left_out(bench):
+    notebook = bench(settings__a="def f(): ...\n", show__b="def h(): ...\n")
+    assert len(notebook.cells) == 3
+
+
+def test_modules_stand_in_the_order_of_their_imports_which_are_written_once(bench):
+    a = "import os\nfrom submission.bench.settings.b import g\n\n\ndef f():\n    return g(os)\n"
+    part = bench(settings__a=a, settings__b="import os\n\n\ndef g(x):\n    return os\n").cells[1]
+    assert part.source.count("import os") == 1
+    assert part.source.index("def g") < part.source.index("def f")
+    assert "submission" not in part.source
+
+
+def test_what_is_registered_comes_with_its_module(bench):
+    registered = "known = {}\n\n\n@known.setdefault('g', 1)\ndef g(): ...\n\n\ndef f(): ...\n"
+    assert "def g" in bench(settings__a=registered).cells[1].source
+
+
+def test_examples_and_prose_stay_in_the_modules(bench):
+    a = 'def f():\n    """One.\n\n    >>> f()\n    1\n    """\n    return 1\n'
+    source = bench(settings__a=a).cells[1].source
+    assert source.endswith('def f():\n    """One."""\n    return 1')
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (
+            {"settings__a": "from submission.bench.show.b import f\n", "show__b": "f = 1\n"},
+            "settings/a imports submission.bench.show.b, which is not below",
+        ),
+        (
+            {
+                "rows__a": "from submission.bench.rows.b import g\n\nf = 1\n",
+                "rows__b": "from submission.bench.rows.a import f\n\ng = 1\n",
+            },
+            "circle of imports: rows/a → rows/b → rows/a",
+        ),
+        ({"rows__a": "f = 1\n", "show__b": "f = 2\n"}, "'f' in 'rows/a' and in 'show/b'"),
+    ],
+)
+def test_arrows_up_circles_and_names_bound_twice_are_refused(bench, modules, message):
+    with pytest.raises(build_notebook.BuildError, match=message):
+        bench(**modules)
+
+
+def test_only_parts_and_the_install_cell_are_folded():
+    code = [cell for cell in build_notebook.build().cells if cell.cell_type == "code"]
+    folded = [cell for cell in code if "_kg_hide-input" in cell.metadata]
+    assert len(folded) == 1 + 6
 
 
 def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):

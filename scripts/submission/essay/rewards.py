@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 # %% tags=["modules-only"]
-from submission.bench.run.budget import within
+from submission.bench.settings.limits import within
 from submission.bench.answers.checkers import check
 from submission.bench.settings.config import Rewards
 from submission.bench.answers.open_answers import open_score

@@ -24,10 +24,10 @@
 # TPU is what its compiler says, and is marked so. Long cells are folded; their prose stands above
 # them.
 
-# %% tags=["plumbing"]
+# %% tags=["folded"]
 # install: requirements.txt
 
-# %% tags=["plumbing"]
+# %%
 import os
 import pathlib
 import warnings
@@ -47,6 +47,9 @@ import jax
 from flax import nnx
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
+
+# %%
+# bench
 
 # %% [markdown]
 # ## Your overall training and evaluation strategy
@@ -75,9 +78,6 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # leniently too, and a gain counts only against that.
 
 # %%
-# inline: bench/show/pictures
-
-# %%
 draw_idea()
 
 # %% [markdown]
@@ -89,12 +89,6 @@ draw_idea()
 
 # %%
 draw_plan(PLAN_HOURS)
-
-# %%
-# inline: bench/settings/config
-
-# %%
-# inline: bench/show/overview
 
 # %% [markdown]
 # The run that was asked for:
@@ -131,65 +125,11 @@ TEMPERATURE, TOP_K, TOP_P = profile.grpo.temperature, profile.grpo.top_k, profil
 MAX_PROMPT_LENGTH, MAX_GENERATION_STEPS = lengths.prompt, lengths.completion
 INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 
-# %%
-# inline: bench/run/budget
-
 # %% [markdown]
 # ## How your finetuning dataset is created
 
-# %%
-# inline: bench/answers/prompts
-
-# %%
-# inline: bench/answers/sandbox
-
-# %%
-# inline: bench/answers/code_answers
-
-# %%
-# inline: bench/answers/answer_text
-
-# %%
-# inline: bench/answers/number_forms
-
-# %%
-# inline: bench/answers/number_answers
-
-# %%
-# inline: bench/answers/math_answers
-
-# %%
-# inline: bench/answers/checkers
-
-# %%
-# inline: bench/rows/adapters
-
-# %%
-# inline: bench/rows/reading
-
-# %%
-# inline: bench/rows/mixture
-
-# %%
-# inline: bench/rows/data
-
-# %%
-# inline: bench/rows/packing
-
-# %%
-# inline: bench/rows/prepared
-
 # %% [markdown]
 # ## Your Tunix finetuning code
-
-# %%
-# inline: bench/rows/curriculum
-
-# %%
-# inline: bench/answers/texts
-
-# %%
-# inline: bench/answers/open_answers
 
 # %%
 # inline: essay/rewards
@@ -198,61 +138,10 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # inline: essay/more_rewards (recipes: shaped)
 
 # %%
-# inline: bench/policy/model
-
-# %%
-# inline: bench/policy/memory
-
-# %%
-# inline: bench/policy/updates
-
-# %%
-# inline: bench/policy/losses
-
-# %%
-# inline: bench/run/metrics
-
-# %%
-# inline: bench/run/guards
-
-# %%
-# inline: bench/run/run_folder
-
-# %%
-# inline: bench/run/checkpoints
-
-# %%
-# inline: bench/run/stages
-
-# %%
-# inline: bench/policy/decoding
-
-# %%
-# inline: bench/policy/rollout
-
-# %%
-# inline: bench/policy/trimming
-
-# %%
-# inline: bench/show/evaluate
-
-# %%
 # inline: essay/sft
 
 # %%
 # inline: essay/grpo
-
-# %%
-# inline: bench/show/tracking
-
-# %%
-# inline: bench/show/report
-
-# %%
-# inline: bench/show/plots
-
-# %%
-# inline: bench/show/page
 
 # %% [markdown]
 # ### Getting ready
@@ -440,9 +329,6 @@ folder.release()
 # ## [Optional 15pts] unrestricted mode
 #
 # One session is not the end.
-
-# %%
-# inline: bench/show/publish
 
 # %%
 unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(results))

@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### What people write around an answer
-#
-# Nobody writes a bare `42`. It comes as `**42**`, `$\boxed{42}$`, "The answer is 42.", `４２`. Four
-# things are taken off before anything is compared: typography (one minus sign instead of five,
-# `⁶` as `^6`, `½` as `1/2`), LaTeX and Markdown, a lead-in, and the final stop. What is never
-# taken off is a doubt: "about 42", "not 42" and "42?" stay as they are, and stay wrong.
+"""What people write around an answer.
 
-# %%
+Nobody writes a bare `42`. It comes as `**42**`, `$\boxed{42}$`, "The answer is 42.", `４２`. Four
+things are taken off before anything is compared: typography (one minus sign instead of five,
+`⁶` as `^6`, `½` as `1/2`), LaTeX and Markdown, a lead-in, and the final stop. What is never
+taken off is a doubt: "about 42", "not 42" and "42?" stay as they are, and stay wrong.
+"""
+
 import functools
 import re
 import unicodedata
@@ -47,11 +46,10 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())
 
 
-# %% [markdown]
 # **Typography and mark-up.** After this step there is one spelling of everything: digits are
 # ASCII, `\frac{3}{4}` is `3/4`, `10⁶` and `10^{6}` are `10^6`.
 
-# %%
+
 # A pear or a party hat adds nothing; these take the answer back.
 EMOJI = set(map(chr, range(0x1F300, 0x1FB00))) - set("👎🤷🤔😕😬🙃😜😉🤪🤡🔄🚫🙅🤥🤨😅🤞🎲")
 SAME_SIGN = str.maketrans(
@@ -126,12 +124,11 @@ def plain_text(text: str) -> str:
     return text.replace(" ^", "^").strip()
 
 
-# %% [markdown]
 # **Lead-ins**: a label ("Final answer:"), a connective ("So,"), and a sentence whose verb hands
 # the answer over ("The capital of France is", "She has"). A sentence with a doubt in it, a
 # negation, or a word that changes the number ("half of it is") is no lead-in.
 
-# %% tags=["plumbing"]
+
 LABEL = re.compile(
     r"(?:#+ ?|[•→⇒∴=]>? ?|[-=]+> ?|\\therefore )?"
     r"(?:(?:the|my|our|your|final|correct|right|short|best|numerical|sorted) ){0,4}"

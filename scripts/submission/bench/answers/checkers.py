@@ -1,20 +1,18 @@
-# %% [markdown]
-# ### Is this answer right?
-#
-# A checker compares an answer with the gold one and says right or wrong, never "close". It
-# forgives what people write around an answer (a lead-in, bold type, a unit, a full stop, an
-# explanation) and never forgives a second answer: who says "yes and no", or names all the
-# choices, has said nothing.
-#
-# When the *gold* answer cannot be read, the checker says `None`: it cannot tell. Such rows
-# are dropped when they are loaded.
+"""Is this answer right?
 
-# %%
+A checker compares an answer with the gold one and says right or wrong, never "close". It
+forgives what people write around an answer (a lead-in, bold type, a unit, a full stop, an
+explanation) and never forgives a second answer: who says "yes and no", or names all the
+choices, has said nothing.
+
+When the *gold* answer cannot be read, the checker says `None`: it cannot tell. Such rows
+are dropped when they are loaded.
+"""
+
 import re
 import unicodedata
 from fractions import Fraction
 
-# %% tags=["modules-only"]
 from submission.bench.answers.answer_text import (
     HEDGES,
     LONGEST_ANSWER,
@@ -33,12 +31,10 @@ from submission.bench.answers.number_answers import check_number, explains, pars
 from submission.bench.answers.number_forms import read_number
 from submission.bench.answers.prompts import Example
 
-# %% [markdown]
 # **Short text** is compared word by word, whatever its case, accents, separators and article. A
 # row may list other names of the gold answer; each of them is right.
 
 
-# %%
 def normalise(text: str) -> str:
     """Lower case without accents, quotes, separators and a leading article.
 
@@ -147,12 +143,11 @@ def split_reason(text: str) -> tuple[str, str]:
     return text[: match.start()], text[match.end() :]
 
 
-# %% [markdown]
 # **Choices**: the letter, the text of the choice, or both if they agree. Another letter, or the
 # text of another choice, is a second answer. A reason may mention the words of another choice
 # ("A, because London is in England"), but not claim them ("because London is right").
 
-# %%
+
 LETTER = re.compile(
     r"(?:(?:the )?(?:option|choice|answer|letter) )?[(\[{]?(?P<letter>[A-Za-z])(?![\w'])"
     r"(?P<mark>[)\]}]? ?[).:,;=→–—-]*)(?P<rest>.*)",
@@ -324,12 +319,11 @@ def check_choice(gold: str, answer: str, choices: tuple[str, ...]) -> bool | Non
     return False
 
 
-# %% [markdown]
 # **Yes and no**: one of them, first; an explanation may follow. It may have a "not" in it ("Yes,
 # ice does not sink"). What takes the answer back is a clause that would be a *short answer* the
 # other way: "yes, never", "yes, it is not", "no, it does", "yes, the claim is wrong".
 
-# %%
+
 TRUTH = dict.fromkeys("yes yeah yep true correct y".split(), True)
 TRUTH |= dict.fromkeys("no nope nah false incorrect n".split(), False)
 SAID_FIRST = re.compile(
@@ -481,12 +475,10 @@ def check_boolean(gold: str, answer: str, question: str = "") -> bool | None:
     return None if expected is None else parse_boolean(answer, question) == expected
 
 
-# %% [markdown]
 # One function stands before them all. Code is run, in a child process, against the row's tests;
 # everything else is read here.
 
 
-# %%
 def check(example: Example, answer: str) -> bool | None:
     """Is `answer` right? None if the row has no answer that can be checked.
 
@@ -511,8 +503,3 @@ def check(example: Example, answer: str) -> bool | None:
         case "text":
             return check_text(gold, answer, example.choices, question)
     return None  # open answers have no gold to match
-
-
-# %%
-pear = Example("How many pears?", "42", "number")
-[check(pear, answer) for answer in ("42", "**42** pears.", "42 or 43", "about 42", "-42")]

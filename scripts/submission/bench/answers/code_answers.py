@@ -1,24 +1,23 @@
-# %% [markdown]
-# ### Is this program right?
-#
-# A row of the `code` kind has tests in MBPP's form, `assert add(2, 3) == 5`. Each is taken apart
-# here, by Python's own parser: the **call** `add(2, 3)` goes to the sandbox, the **expected
-# value** 5 stays. A program is right if every call gives what its test expects.
-#
-# - *The same type, all the way down.* `True` is not 1, 2.0 is not 2, a list is not a tuple, also
-#   inside of sets and dictionaries. Python's `==` is more generous (it takes 2.0 for 2), and so
-#   are some reference solutions; a row whose own solution fails is dropped when it is loaded.
-#   Three kinds count as what they extend: a `Counter`, `defaultdict` or `OrderedDict` as a
-#   dictionary, a named tuple as a tuple.
-# - *What stands around the call* (`sorted(…)`, `round(…, 2)`, `set(…)`) is done here, to the value
-#   that came back, with our own `sorted`. A generator or a range is right only inside such a
-#   function: `list(f(3)) == [1, 2]` takes it, `f(3) == [1, 2]` does not.
-# - *A test that is of no known form makes the row one that we cannot tell.* The others alone
-#   would be a weaker test than its author wanted.
-# - *The prompt shows the first test only*: it tells the function's name and what goes in. The
-#   others are never shown, so a program that has learned the shown value by heart fails.
+"""Is this program right?
 
-# %%
+A row of the `code` kind has tests in MBPP's form, `assert add(2, 3) == 5`. Each is taken apart
+here, by Python's own parser: the **call** `add(2, 3)` goes to the sandbox, the **expected
+value** 5 stays. A program is right if every call gives what its test expects.
+
+- *The same type, all the way down.* `True` is not 1, 2.0 is not 2, a list is not a tuple, also
+  inside of sets and dictionaries. Python's `==` is more generous (it takes 2.0 for 2), and so
+  are some reference solutions; a row whose own solution fails is dropped when it is loaded.
+  Three kinds count as what they extend: a `Counter`, `defaultdict` or `OrderedDict` as a
+  dictionary, a named tuple as a tuple.
+- *What stands around the call* (`sorted(…)`, `round(…, 2)`, `set(…)`) is done here, to the value
+  that came back, with our own `sorted`. A generator or a range is right only inside such a
+  function: `list(f(3)) == [1, 2]` takes it, `f(3) == [1, 2]` does not.
+- *A test that is of no known form makes the row one that we cannot tell.* The others alone
+  would be a weaker test than its author wanted.
+- *The prompt shows the first test only*: it tells the function's name and what goes in. The
+  others are never shown, so a program that has learned the shown value by heart fails.
+"""
+
 import ast
 import builtins
 import dataclasses
@@ -31,10 +30,8 @@ import textwrap
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-# %% tags=["modules-only"]
 from submission.bench.answers.sandbox import Limits, run_calls
 
-# %%
 SHOWN_TESTS = 1
 LONGEST_PROGRAM = 8_000  # characters; MBPP's longest reference solution has a fifth of that
 CODE_LIMITS = Limits(seconds=5.0)  # a right answer needs milliseconds; an endless loop all of it
@@ -49,13 +46,11 @@ def shown_tests(tests: Sequence[str]) -> tuple[str, ...]:
     return tuple(tests[:SHOWN_TESTS])
 
 
-# %% [markdown]
 # **Expected values** are literals and a little more: `set((4, 5))`, `float('inf')`, `3**2`,
 # `[0] * 3`, `list(range(3))`. They are worked out by walking the parsed expression, not by
 # evaluating text, and none may get large: `10**10**10` is of no known form.
 
 
-# %%
 class UnknownFormError(ValueError):
     """A test is of a form that we do not know; the message says which."""
 
@@ -174,10 +169,9 @@ def product(left: Any, right: Any) -> Any:
     return left * right
 
 
-# %% [markdown]
 # **A test, taken apart.**
 
-# %% tags=["plumbing"]
+
 AROUND: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (set, frozenset, sorted, tuple, list, dict, len, round, sum, min, max, abs, bool, str)
@@ -337,7 +331,6 @@ def read_test(test: str) -> CodeTest:
     raise UnknownFormError(f"not one assert: {test[:80]}")
 
 
-# %% [markdown]
 # **The program** may stand in fences, with words around them. The opening or the closing fence may
 # be missing, and the whole may be indented. Of several blocks those count up to the last one that
 # defines what the tests call: helpers come before it, examples of its use after it. Of two
@@ -346,7 +339,6 @@ def read_test(test: str) -> CodeTest:
 # to fail by what it reads.
 
 
-# %%
 FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,})\s*\{?\.?(?P<language>[\w+#-]*)[^`]*")
 PYTHON = ("python", "python3", "py", "py3")
 
@@ -461,15 +453,3 @@ def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) 
     if outcome.problem:
         return False
     return all(case.passes(value) for case, value in zip(cases, outcome.values, strict=True))
-
-
-# %%
-doubling = ("assert double(2) == 4", "assert double('ab') == 'abab'")
-[
-    check_code(program, doubling)
-    for program in (
-        "def double(x):\n    return x + x",
-        "def double(x):\n    return 4",
-        "class Any:\n    __eq__ = lambda *_: True\ndef double(x):\n    return Any()",
-    )
-]

@@ -1,19 +1,17 @@
-# %% [markdown]
-# ### Answers that are formulas
-#
-# Some gold answers are no plain numbers: `\frac{\sqrt{3}}{2}`, `x^2+1`, an interval. For these
-# alone, math-verify decides. It is a large library reading text that a model has written, and
-# `9^{9^{9^{9}}}` keeps it busy for ever; so it runs in a child process that is killed after two
-# seconds, and sees only short text made of mathematical signs.
-#
-# Two things are wrong before it is asked: a decimal beside an exact gold answer (0.866 is close
-# to √3/2, and close is wrong), and a formula of the question that is only repeated.
+"""Answers that are formulas.
 
-# %%
+Some gold answers are no plain numbers: `\frac{\\sqrt{3}}{2}`, `x^2+1`, an interval. For these
+alone, math-verify decides. It is a large library reading text that a model has written, and
+`9^{9^{9^{9}}}` keeps it busy for ever; so it runs in a child process that is killed after two
+seconds, and sees only short text made of mathematical signs.
+
+Two things are wrong before it is asked: a decimal beside an exact gold answer (0.866 is close
+to √3/2, and close is wrong), and a formula of the question that is only repeated.
+"""
+
 import functools
 import re
 
-# %% tags=["modules-only"]
 from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
@@ -24,7 +22,6 @@ from submission.bench.answers.answer_text import (
 from submission.bench.answers.number_answers import is_unit
 from submission.bench.answers.sandbox import SandboxError, Worker
 
-# %% tags=["plumbing"]
 LONGEST_FORMULA = 200  # characters
 MATH_SECONDS = 2.0  # for one comparison; a usual one takes a few hundredths
 MATH_CHILD = r'''
@@ -178,7 +175,6 @@ def ask_math(*formulas: str) -> bool:
         return False
 
 
-# %%
 def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     r"""Equal as formulas; None if the gold answer cannot be read.
 

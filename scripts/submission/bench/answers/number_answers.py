@@ -1,19 +1,17 @@
-# %% [markdown]
-# ### Is this the right number?
-#
-# A unit, a currency and an explanation may stand beside a number. A *second value* may not, and
-# neither may a doubt, a negation, or work left to the reader: "84/2" is a question, not the answer
-# 42. The same value said twice is one value: "1/2 (50 %)" is fine, and so is "6 × 7 = 42", because
-# both sides are 42.
+"""Is this the right number?
 
-# %%
+A unit, a currency and an explanation may stand beside a number. A *second value* may not, and
+neither may a doubt, a negation, or work left to the reader: "84/2" is a question, not the answer
+42. The same value said twice is one value: "1/2 (50 %)" is fine, and so is "6 × 7 = 42", because
+both sides are 42.
+"""
+
 import ast
 import dataclasses
 import operator
 import re
 from fractions import Fraction
 
-# %% tags=["modules-only"]
 from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
@@ -32,12 +30,11 @@ from submission.bench.answers.number_forms import (
     read_number,
 )
 
-# %% [markdown]
 # **What may stand beside a number**: a unit of a few words, then an explanation. A number in the
 # explanation must be the same one, or belong to a calculation or a reason that ends in it
 # ("because 6 × 7 = 42"). Calculations are worked out.
 
-# %% tags=["plumbing"]
+
 UNIT = r"[^\W\d_]{1,20}(?:\^[-+]?\d|[23]\b)?"
 UNIT_WORD = re.compile(
     rf"(?:[/(]?{UNIT}(?:[/·*'-]\(?{UNIT}\)?){{0,4}}\)?|[°€£¥$₹¢][CFK]?|[\"'′]{{1,2}})'?"
@@ -266,13 +263,11 @@ def parse_number(text: str) -> Fraction | None:
     return reading and reading.value
 
 
-# %% [markdown]
 # A fraction that can be reduced and a power are right, unless both their numbers stand in the
 # question: then they only repeat it. So does any fraction that stands there as it is ("Write 3/8
 # as a decimal").
 
 
-# %%
 ASKS_PERCENT = re.compile(
     r"\b(?:what|which|as an?|in|how many) (?:\w+ )?per ?cent\b|\bpercentage\b|\bwhat %", re.I
 )
@@ -323,10 +318,3 @@ def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     if fraction is None or "/" in gold:
         return True
     return re.search(rf"(?<![\d/.]){fraction[1]} ?/ ?{fraction[2]}(?![\d/])", asked) is None
-
-
-# %%
-[
-    check_number("42", text)
-    for text in ("**42** pears.", "42 (6 × 7)", "42 or 43", "about 42", "-42")
-]

@@ -1,23 +1,21 @@
-# %% [markdown]
-# ### The ways of writing a number
-#
-# 1234 is `1,234`, `1 234`, `1'234`, `1.234×10^3` and "one thousand two hundred and thirty-four".
-# Here each of them becomes one exact fraction: 0.1 + 0.2 is 0.3, and 3.14 is not π. A reader
-# takes the number at the *start* of a text and hands back what is left; whether that may stand
-# there is the next section's question.
+"""The ways of writing a number.
 
-# %%
+1234 is `1,234`, `1 234`, `1'234`, `1.234×10^3` and "one thousand two hundred and thirty-four".
+Here each of them becomes one exact fraction: 0.1 + 0.2 is 0.3, and 3.14 is not π. A reader
+takes the number at the *start* of a text and hands back what is left; whether that may stand
+there is the next section's question.
+"""
+
 import dataclasses
 import math
 import re
 from fractions import Fraction
 
-# %% [markdown]
 # **In digits.** A number is a sign and a currency, a magnitude, a form (a fraction, a power), a
 # scale ("million", "%"). `1.234,50` and `3,50 €` can only be European; `1.234` is a decimal, and
 # `3,5` is two numbers.
 
-# %% tags=["plumbing"]
+
 CURRENCY = r"(?:(?:US|A|C|HK|NZ)?\$|[€£¥₹₩₽]|(?:USD|EUR|GBP|CHF|JPY|INR|Rs\.?)(?=[ \d.-]))"
 SIGN = re.compile(rf"(?P<sign>[-+–])? ?(?P<currency>{CURRENCY})? ?(?P<second>[-–])? ?")
 MAGNITUDE = re.compile(
@@ -117,10 +115,9 @@ def read_digits(text: str) -> Reading | None:
     return Reading(-value if negative else value, text[scale.end() :], parts)
 
 
-# %% [markdown]
 # **In words**: "forty-two", "minus three and a half", "two thirds", "one point five".
 
-# %% tags=["plumbing"]
+
 DIGIT_WORDS = "zero one two three four five six seven eight nine".split()
 TEENS = (
     "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -197,7 +194,3 @@ def read_words(text: str) -> Reading | None:
 def read_number(text: str) -> Reading | None:
     """A number in digits or in words at the start of the text."""
     return read_digits(text) or read_words(text)
-
-
-# %%
-[str(read_number(text).value) for text in ("1,234.50", "3 1/2", "10^6", "0.(3)", "forty-two")]

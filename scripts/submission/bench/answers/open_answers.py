@@ -1,44 +1,42 @@
-# %% [markdown]
-# ### How good is an open answer?
-#
-# A story, a list of ideas or a summary has no gold answer to match. What can be measured
-# without a judge is whether the text does what texts of its kind do: it is about the question,
-# it is prose, it says many different things, it has a natural length, it does not repeat or
-# copy, and its trace leads to it. None of this is quality. It separates an honest attempt from
-# no attempt, and a developed answer from a thin one, and that is all it is used for. It reads
-# words, not meaning: false facts told fluently, or a good answer to another question that shares
-# its words, pass. Only a judge that understands could refuse those.
-#
-# What counts is what is **kept**: sentences that are English sentences, that are linked to the
-# question, and that do not say again what has been said. Padding that is none of these adds
-# nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1.
-# **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves nothing,
-# whatever the others say. **Merits** are what a better answer has more of; they are averaged. The
-# quality of the trace is a factor of its own. "Good answers" below are those of
-# `tests/open_pairs.jsonl`, 64 at first.
-#
-# | part | kind | pays for |
-# |---|---|---|
-# | `on_topic` | guard | speaks of what the question speaks of |
-# | `kept` | guard | the share of words in sentences that are kept |
-# | `own_words` | guard | is not copied from the question |
-# | `fresh` | guard | does not repeat itself, word for word or in its frames |
-# | `does_it` | guard | is the thing asked for, not talk about it |
-# | `honest_trace` | guard | the trace is a text of its own, no copy and not endless |
-# | `trace` | factor, 1/2 to 1 | it is about the question, names things, leads to the answer |
-# | `length` | merit | the length that is natural for the kind of text, or that was asked for |
-# | `specific` | merit | how many different, specific words; short text has few |
-# | `agreement` | merit | shares the reference's words, where there is a reference |
+"""How good is an open answer?
 
-# %%
+A story, a list of ideas or a summary has no gold answer to match. What can be measured
+without a judge is whether the text does what texts of its kind do: it is about the question,
+it is prose, it says many different things, it has a natural length, it does not repeat or
+copy, and its trace leads to it. None of this is quality. It separates an honest attempt from
+no attempt, and a developed answer from a thin one, and that is all it is used for. It reads
+words, not meaning: false facts told fluently, or a good answer to another question that shares
+its words, pass. Only a judge that understands could refuse those.
+
+What counts is what is **kept**: sentences that are English sentences, that are linked to the
+question, and that do not say again what has been said. Padding that is none of these adds
+nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1.
+**Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves nothing,
+whatever the others say. **Merits** are what a better answer has more of; they are averaged. The
+quality of the trace is a factor of its own. "Good answers" below are those of
+`tests/open_pairs.jsonl`, 64 at first.
+
+| part | kind | pays for |
+|---|---|---|
+| `on_topic` | guard | speaks of what the question speaks of |
+| `kept` | guard | the share of words in sentences that are kept |
+| `own_words` | guard | is not copied from the question |
+| `fresh` | guard | does not repeat itself, word for word or in its frames |
+| `does_it` | guard | is the thing asked for, not talk about it |
+| `honest_trace` | guard | the trace is a text of its own, no copy and not endless |
+| `trace` | factor, 1/2 to 1 | it is about the question, names things, leads to the answer |
+| `length` | merit | the length that is natural for the kind of text, or that was asked for |
+| `specific` | merit | how many different, specific words; short text has few |
+| `agreement` | merit | shares the reference's words, where there is a reference |
+"""
+
 import collections
 import functools
 import itertools
 import math
 import re
 
-# %% tags=["modules-only"]
-from submission.bench.answers.prompts import Completion, Example, parse
+from submission.bench.answers.prompts import Completion, Example
 from submission.bench.answers.texts import (
     LONGEST_TEXT,
     PLAIN,
@@ -53,7 +51,6 @@ from submission.bench.answers.texts import (
 )
 
 
-# %%
 def clamp(value: float) -> float:
     """Into 0 to 1."""
     return min(1.0, max(0.0, value))
@@ -68,13 +65,11 @@ def ramp(value: float, nothing: float, everything: float) -> float:
     return clamp((value - nothing) / (everything - nothing))
 
 
-# %% [markdown]
 # **The guards.** What is *on topic* shares the question's topic words. A summary is on topic
 # when its words are those of the document; anything else, when it takes up enough of what the
 # question names.
 
 
-# %%
 EDITING = frozenset("rewrite rephrase paraphrase correct edit proofread shorten translate".split())
 # Other words can mean the same: an answer that shares none is half on topic if its trace is.
 SEEN_IN_TRACE = 0.6
@@ -117,14 +112,10 @@ def on_topic(
     return max(direct, SEEN_IN_TRACE * seen, seen * ramp(bridge, 0, 2))
 
 
-# %% [markdown]
 # A copy of the question is on topic and good prose. So a guard asks for *own words*: runs of
 # four words that stand in the question as well are copied, and a list of the question's words
 # in another order has none of its own. A summary may borrow more, but must be shorter than
 # what it sums up; and who is asked to rewrite a sentence may keep most of it.
-
-
-# %%
 
 
 def own_words(answer: Text, question: Text, domain: str) -> float:
@@ -243,11 +234,10 @@ def does_it(text: str, question: str, domain: str) -> float:
     return ramp(share, 0.06, 0.02) * 0.5 ** (gaps + talk) if gaps + talk < 4 else 0.0
 
 
-# %% [markdown]
 # **The merits.** The natural length is a band of words by domain, unless the question asks
 # for another: a haiku is not a story.
 
-# %%
+
 BANDS = {  # words: from, to; past twice the second the length pays nothing
     "creative": (60, 450),
     "ideation": (45, 350),
@@ -349,7 +339,6 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     return merits * ramp(kept.share, 0.3, 0.8) * fresh(trace) * not_copied(trace, answer, question)
 
 
-# %%
 MERITS = {"length": 0.45, "specific": 0.55}  # and, with a reference, agreement
 AGREEMENT = {"creative": 0.0, "ideation": 0.0}  # one story of many; elsewhere:
 AGREEMENT_ELSEWHERE = 0.2
@@ -407,29 +396,5 @@ def open_score(
     return guards * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"]) * merits
 
 
-# %% [markdown]
 # An honest answer, and four that are none: the question again, its words as a list, a text that
 # fits any question, and one sentence said over and over.
-
-# %%
-bread = Example("Why does bread dough rise when it is left to stand?", "", "open", domain="science")
-bread_trace = (
-    "Dough has yeast in it, and yeast gives off a gas. The question is where the gas goes."
-)
-attempts = (
-    "Yeast in the dough feeds on sugar from the flour and gives off carbon dioxide. Kneading has "
-    "made the gluten stretchy, so the bubbles are trapped, and the loaf swells while it rests.",
-    "Why does bread dough rise when it is left to stand?",
-    "bread dough rise stand yeast gas bubbles gluten flour warm sugar oven crust loaf",
-    "This is an interesting question. There are many important aspects to consider here.",
-    "The dough rises because of the yeast. " * 6,
-)
-[
-    (
-        round(
-            open_score(parse(f"<reasoning>{bread_trace}</reasoning><answer>{a}</answer>"), bread), 2
-        ),
-        a[:50],
-    )
-    for a in attempts
-]

@@ -1,13 +1,12 @@
-# %% [markdown]
-# ### The prompt, and what a good completion looks like
-#
-# The prompt is the user's question in Gemma's turn format and nothing else: no system text,
-# no description of the tags. A format that is learned together with a long instruction
-# breaks as soon as the instruction is missing; one that is learned from plain questions
-# holds for any question. The newline after `<start_of_turn>model` belongs to the format.
-# There is no `<bos>`: Tunix's sampler adds it.
+"""The prompt, and what a good completion looks like.
 
-# %%
+The prompt is the user's question in Gemma's turn format and nothing else: no system text,
+no description of the tags. A format that is learned together with a long instruction
+breaks as soon as the instruction is missing; one that is learned from plain questions
+holds for any question. The newline after `<start_of_turn>model` belongs to the format.
+There is no `<bos>`: Tunix's sampler adds it.
+"""
+
 import dataclasses
 import json
 import re
@@ -28,11 +27,10 @@ def render_prompt(question: str) -> str:
     return PROMPT_TEMPLATE.format(question=question)
 
 
-# %% [markdown]
 # A row of any source becomes an `Example`. It carries what its checker needs: the gold
 # answer, the kind of answer it is, and the choices where there are any.
 
-# %%
+
 CHECKER_KINDS = ("number", "choice", "boolean", "text", "code", "open")
 
 
@@ -88,14 +86,13 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
     return Example(**values)
 
 
-# %% [markdown]
 # A completion is read **once**, into a small record; the rewards and the evaluation read the
 # record. The format is strict: each tag exactly once and in order, both parts non-empty,
 # nothing outside them but white space, and none of Gemma's turn marks anywhere. A second tag in
 # another spelling (`<Answer>`, `< answer >`, full-width brackets) is a second tag, and a part
 # made of characters that nobody can see is empty.
 
-# %%
+
 SHAPE = re.compile(
     rf"\s*{REASONING_START}(?P<reasoning>.+){REASONING_END}\s*"
     rf"{SOLUTION_START}(?P<answer>.+){SOLUTION_END}\s*",
@@ -159,10 +156,3 @@ def parse(text: str) -> Completion:
     if not VISIBLE.search(reasoning) or not VISIBLE.search(answer):
         return Completion(text, in_format=False)
     return Completion(text, True, reasoning, answer)
-
-
-# %%
-parse("<reasoning>6*7=42</reasoning><answer>42</answer>")
-
-# %%
-parse("<reasoning>6*7=42</reasoning><answer>42</answer> I hope this helps!")

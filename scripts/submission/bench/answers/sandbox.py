@@ -1,36 +1,35 @@
-# %% [markdown]
-# ### A child process that can be killed
-#
-# An answer of the `code` kind is a program that nobody has read. It may loop for ever, fill the
-# memory, leave processes behind, or look for the expected values. So it never runs in the
-# notebook's process. It runs in a child, and the child gets the program and the *calls*
-# (`add(2, 3)`), never the expected values. What comes back is what the calls gave, and the
-# comparison happens here.
-#
-# There are two processes for every program. The **supervisor** is ours: it starts the worker,
-# adopts whatever the worker leaves behind, and goes only when all of it is dead. The **worker**
-# puts up its own fences and then runs the program.
-#
-# | what the program may want | what stops it |
-# |---|---|
-# | time, memory, long files, many threads | the kernel's limits, and a deadline kept here |
-# | processes that outlive it | the filter; behind it the supervisor, reaper of all orphans |
-# | other people's files and processes | the filter; under root also another user id |
-# | the network | the filter |
-# | the right answers | they are not there |
-#
-# The **filter** is the kernel's own (seccomp): after the modules that the program names have been
-# imported, the worker may compute, ask for memory, start threads, tell the time and write to
-# what is already open. It can open no file, neither to write nor to read, start no process, send
-# no signal, make no socket. An **audit hook** refuses the same things from inside Python.
-#
-# What this does not cover. The filter needs Linux on x86-64. Where it is missing, the hook is what
-# stands before files and network, and the hook is a fence and no wall: a program that sets out
-# to break the interpreter it runs in can take it down. There is no network or mount namespace. A
-# flaw in the kernel is beyond all of this. And a program that writes its own report to the pipe
-# gains nothing, because it would have to know the right values.
+"""A child process that can be killed.
 
-# %%
+An answer of the `code` kind is a program that nobody has read. It may loop for ever, fill the
+memory, leave processes behind, or look for the expected values. So it never runs in the
+notebook's process. It runs in a child, and the child gets the program and the *calls*
+(`add(2, 3)`), never the expected values. What comes back is what the calls gave, and the
+comparison happens here.
+
+There are two processes for every program. The **supervisor** is ours: it starts the worker,
+adopts whatever the worker leaves behind, and goes only when all of it is dead. The **worker**
+puts up its own fences and then runs the program.
+
+| what the program may want | what stops it |
+|---|---|
+| time, memory, long files, many threads | the kernel's limits, and a deadline kept here |
+| processes that outlive it | the filter; behind it the supervisor, reaper of all orphans |
+| other people's files and processes | the filter; under root also another user id |
+| the network | the filter |
+| the right answers | they are not there |
+
+The **filter** is the kernel's own (seccomp): after the modules that the program names have been
+imported, the worker may compute, ask for memory, start threads, tell the time and write to
+what is already open. It can open no file, neither to write nor to read, start no process, send
+no signal, make no socket. An **audit hook** refuses the same things from inside Python.
+
+What this does not cover. The filter needs Linux on x86-64. Where it is missing, the hook is what
+stands before files and network, and the hook is a fence and no wall: a program that sets out
+to break the interpreter it runs in can take it down. There is no network or mount namespace. A
+flaw in the kernel is beyond all of this. And a program that writes its own report to the pipe
+gains nothing, because it would have to know the right values.
+"""
+
 import dataclasses
 import itertools
 import json
@@ -76,7 +75,6 @@ class Outcome:
     fences: tuple[str, ...] = ()  # those that stood
 
 
-# %% [markdown]
 # **The supervisor.** The source of the child is a string, handed to a fresh interpreter with
 # `-c`: in a notebook there is no module that a child could import. The kernel gives the orphans of
 # a process to its nearest "subreaper". As the supervisor is one, a daemon that has left its session
@@ -86,7 +84,7 @@ class Outcome:
 # the time is over. A fork bomb is first stopped, process by process, and killed once there is
 # nothing new: killing one at a time would make room for the next.
 
-# %% tags=["plumbing"]
+
 SUPERVISOR = r"""
 import ctypes, marshal, os, resource, select, signal, struct, sys, time
 from builtins import *  # copies: what the program does to the builtins is its own affair
@@ -231,7 +229,7 @@ def supervise():
         remove(folder)
 """
 
-# %% [markdown]
+
 # **The worker's fences.** Their order matters: modules first, because afterwards no file can be
 # read; the user id before the death signal, because changing it clears the signal; the filter
 # late, because it refuses all that the other fences need.
@@ -239,7 +237,7 @@ def supervise():
 # A user id of its own, from the range that systemd keeps for such short-lived users, makes the
 # limit on processes count this program alone. Root has no such limit.
 
-# %% tags=["plumbing"]
+
 FENCING = r"""
 # What the filter lets through, by number (x86-64).
 CALLS = dict(
@@ -377,7 +375,7 @@ def work(job, folder, supervisor):
     (serve if job["serve"] else run)(job, stands)
 """
 
-# %% [markdown]
+
 # **The report.** Values go back by their exact type: an object that says it is equal to
 # everything is of none of these types, and so is a subclass of `int` that lies. Some types of the
 # standard library go back as the plain type that they extend: `Counter`, `defaultdict` and
@@ -385,7 +383,7 @@ def work(job, folder, supervisor):
 # the like are run through, and go back as `Iterated`. Anything else is a problem, and so is a
 # report that is too long, too deep, or not there because the program has left early.
 
-# %% tags=["plumbing"]
+
 REPORTING = r"""
 import itertools
 from _collections import OrderedDict, defaultdict, deque
@@ -488,12 +486,11 @@ def run(job, stands, write=os.write, leave=os._exit):
     leave(0)
 """
 
-# %% [markdown]
+
 # In the other direction the notebook reads no more than the limit, and decodes with a few lines
 # that know these types and evaluate nothing.
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Iterated:
     """What a generator, a range, a view or another iterable that is no list has given.
@@ -572,13 +569,12 @@ def read_report(report: bytes, count: int) -> Outcome:
     return Outcome(values[:count], problem[:300])
 
 
-# %% [markdown]
 # **The notebook's side.** The interpreter starts without the user's settings, the site packages
 # and the environment; only the seed of the hashes is set, so that a program that lists a set
 # gives the same list each time. Nothing is run between fork and exec in this process, which
 # has JAX's threads.
 
-# %% tags=["plumbing"]
+
 SERVING = r"""
 def serve(job, stands):
     "Answers requests, a line each, with a function of our own."
@@ -757,19 +753,12 @@ def run_calls(program: str, calls: Sequence[str], limits: Limits = DEFAULT_LIMIT
     return dataclasses.replace(outcome, fences=fences)
 
 
-# %%
-run_calls("def double(x): return 2 * x", ["double(21)", "double([1])"])
-
-# %%
-run_calls("import os; os._exit(0)", ["double(21)"]).problem
-
-# %% [markdown]
 # **A worker that stays.** Some libraries of our own choice cannot be trusted with text that a
 # model wrote: they may need hours for a tower of powers. A `Worker` runs such code in a child that
 # stays, because the imports take a second or more, and that is killed if it takes too long over
 # one request. Its fences are those of time and memory only, since the code is ours.
 
-# %% tags=["plumbing"]
+
 WORKER_START_SECONDS = 60.0  # its imports, on a busy machine
 WORKER_REPLY_BYTES = 1 << 20
 

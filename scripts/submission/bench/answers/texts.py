@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### Reading a text
-#
-# For an open answer, a text is taken apart once: into words, sentences, and what it is about.
-# Words are compared by their stems, and two lists tell what kind of words they are:
-# *small* words join the others ("of", "because"), *common* ones fit any subject, or speak of texts
-# and how good they are ("important", "many", "paragraph"). What is left are the *topic* words.
+"""Reading a text.
 
-# %%
+For an open answer, a text is taken apart once: into words, sentences, and what it is about.
+Words are compared by their stems, and two lists tell what kind of words they are:
+*small* words join the others ("of", "because"), *common* ones fit any subject, or speak of texts
+and how good they are ("important", "many", "paragraph"). What is left are the *topic* words.
+"""
+
 import collections
 import dataclasses
 import functools
@@ -15,7 +14,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-# %% tags=["plumbing"]
 SMALL_WORDS = frozenset(
     "a about above after again against all also although am among an and any are around as at "
     "be because been before behind being below between both but by can cannot could did do does "
@@ -109,7 +107,6 @@ TEXT_PIECE = re.compile(rf"{WORD}|[.!?…]+[\"'”’)\]]*(?=\s)|;\s|\n\s*[-*•
 ITEM_MARKS = frozenset("-*•–")
 
 
-# %% tags=["plumbing"]
 def stem(word: str) -> str:
     """A word without its ending, at most seven letters; crude, but alike for related words.
 
@@ -237,13 +234,11 @@ def read_text(text: str) -> Text:
 read_source_text = functools.lru_cache(maxsize=4096)(read_text)  # questions and references
 
 
-# %% [markdown]
 # **What is kept** of a text: sentences that are built like sentences, that hang together with the
 # question, and that say something not yet said. Two sentences hang together when they share a
 # topic word, or when one leans on the other by a pronoun; the first leans on the question.
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """What counts of a text."""
@@ -305,13 +300,11 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
     return Kept(min(words, 3 * len(said)), frozenset(said), share)
 
 
-# %% [markdown]
 # How much a word says is its inverse document frequency. The vocabulary is fitted **once**,
 # over the open rows that GRPO draws from; fitted per sample, every word of a short text
 # would look rare. Without a run, every topic word counts alike.
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """How much each topic word says."""

@@ -1,21 +1,20 @@
-# %% [markdown]
-# ### Decoding without copies
-#
-# A decode step reads every weight and the whole key-value cache to make one token per
-# sequence. It is bound by memory traffic, so everything here is about bytes:
-#
-# - **The past is read only.** Tunix's sampler carries the whole cache through its loop, and the
-#   compiler copies it there. Here the loop runs over a *segment* of steps: new keys and values
-#   go into a small buffer, the past is only read. Between segments the two are joined.
-# - **The past is as long as it is.** Each segment reads what has been written so far, not the
-#   longest cache there can be; layers with a sliding window keep no more than the window.
-# - **A prompt is read once.** The completions of a group share their prompt: it is run through
-#   the model once, for its last position's logits alone, and its cache is repeated.
-#
-# Only the attention differs from Tunix's model, and only while it decodes: it reads two pieces
-# of cache where Tunix's reads one. Weights, adapter and everything around it are the policy's.
+"""Decoding without copies.
 
-# %%
+A decode step reads every weight and the whole key-value cache to make one token per
+sequence. It is bound by memory traffic, so everything here is about bytes:
+
+- **The past is read only.** Tunix's sampler carries the whole cache through its loop, and the
+  compiler copies it there. Here the loop runs over a *segment* of steps: new keys and values
+  go into a small buffer, the past is only read. Between segments the two are joined.
+- **The past is as long as it is.** Each segment reads what has been written so far, not the
+  longest cache there can be; layers with a sliding window keep no more than the window.
+- **A prompt is read once.** The completions of a group share their prompt: it is run through
+  the model once, for its last position's logits alone, and its cache is repeated.
+
+Only the attention differs from Tunix's model, and only while it decodes: it reads two pieces
+of cache where Tunix's reads one. Weights, adapter and everything around it are the policy's.
+"""
+
 import math
 from typing import Any, NamedTuple
 
@@ -27,12 +26,10 @@ from tunix.generate import sampler as sampler_lib
 from tunix.models.gemma import model as gemma2_lib
 from tunix.models.gemma3 import model as gemma3_lib
 
-# %% tags=["modules-only"]
 from submission.bench.policy.losses import final_logits
 from submission.bench.policy.model import DATA_AXES
 
 
-# %%
 class Seen(NamedTuple):
     """What a decode step may attend to. It travels as Tunix's attention mask."""
 
@@ -126,14 +123,12 @@ def decoding_graph(policy: nnx.Module) -> Any:
     return nnx.graphdef(twin)
 
 
-# %% [markdown]
 # **Three programs.** `prefill` reads the prompts and draws each completion's first token.
 # `segment` decodes a number of steps, or until all are done. `join` puts the segment behind the
 # past and, where enough sequences are done, keeps the others only: the batch shrinks. Each chip
 # keeps as many rows as every other, chosen among its own, so that nothing crosses the links.
 
 
-# %%
 LOOK_EVERY = 8  # steps between two looks, inside a segment, at whether all are done
 
 

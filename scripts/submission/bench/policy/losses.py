@@ -1,22 +1,21 @@
-# %% [markdown]
-# ### Log-probabilities without the logits
-#
-# Both losses need one number per token: its log-probability. Gemma has 262,144 tokens to choose
-# from, so the logits of one SFT update of 64 × 2048 tokens would take 69 GB in bfloat16, and
-# Tunix's losses hold several arrays of that size. Here they never exist as a whole:
-#
-# - **Hidden states first.** The model hands out its last hidden states; its own logits are not
-#   used, and what is not used the compiler leaves out. A prompt's positions are dropped here.
-# - **Some tokens at a time.** A loop over chunks of the row makes logits, log-sum-exp and the
-#   chosen token's logit in float32, and keeps the two results.
-# - **The gradient on the way.** The log-probability of a token depends on one hidden state, that
-#   of the position before it. While the chunk's logits are there, that gradient is taken too, and
-#   stored: one row as wide as the model. The backward pass only scales it. Recomputing the logits
-#   instead (`jax.checkpoint`) would multiply by the vocabulary's table three times, not twice.
-#
-# The table itself is frozen: no gradient of it is made.
+"""Log-probabilities without the logits.
 
-# %%
+Both losses need one number per token: its log-probability. Gemma has 262,144 tokens to choose
+from, so the logits of one SFT update of 64 × 2048 tokens would take 69 GB in bfloat16, and
+Tunix's losses hold several arrays of that size. Here they never exist as a whole:
+
+- **Hidden states first.** The model hands out its last hidden states; its own logits are not
+  used, and what is not used the compiler leaves out. A prompt's positions are dropped here.
+- **Some tokens at a time.** A loop over chunks of the row makes logits, log-sum-exp and the
+  chosen token's logit in float32, and keeps the two results.
+- **The gradient on the way.** The log-probability of a token depends on one hidden state, that
+  of the position before it. While the chunk's logits are there, that gradient is taken too, and
+  stored: one row as wide as the model. The backward pass only scales it. Recomputing the logits
+  instead (`jax.checkpoint`) would multiply by the vocabulary's table three times, not twice.
+
+The table itself is frozen: no gradient of it is made.
+"""
+
 import dataclasses
 import functools
 import math
@@ -32,11 +31,9 @@ from tunix.rl.grpo import grpo_learner
 from tunix.sft import utils as sft_utils
 from tunix.utils import sharding_utils
 
-# %% tags=["modules-only"]
 from submission.bench.policy.model import DATA_AXES
 
 
-# %%
 def last_hidden_states(
     model: nnx.Module, tokens_BT: jax.Array, positions_BT: jax.Array, mask_BTS: jax.Array
 ) -> jax.Array:
@@ -145,11 +142,9 @@ def token_log_probs(
     return chunked(hidden_BTD)
 
 
-# %% [markdown]
 # **The loss of the warm start** is Tunix's: the mean over the tokens of the targets.
 
 
-# %%
 def chunked_sft_loss(chunk: int) -> Callable[..., jax.Array]:
     """A loss for `PeftTrainer.with_loss_fn`, with `chunk` tokens per chip at a time."""
 
@@ -179,13 +174,11 @@ def chunked_sft_loss(chunk: int) -> Callable[..., jax.Array]:
     return sft_loss
 
 
-# %% [markdown]
 # **Completions.** Policy, old policy and reference go through the same function at the same
 # temperature, the one that completions are sampled at. Prompts are padded on the left,
 # completions on the right.
 
 
-# %%
 def completion_scores(
     model: nnx.Module,
     prompt_tokens: jax.Array,
@@ -240,14 +233,12 @@ def completion_log_probs(
     )[0]
 
 
-# %% [markdown]
 # **The loss of GRPO** (Shao et al. 2024, https://arxiv.org/abs/2402.03300, equation 3), as Tunix
 # computes it. The *ratio* says how much likelier a token has become since it was sampled. Its
 # product with the advantage is maximised, but not beyond a ratio of 1 ± ε. With one update per
 # rollout the ratio is 1 and the clip idle. The KL term holds the policy near the reference.
 
 
-# %%
 @dataclasses.dataclass(kw_only=True)
 class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
     """Tunix's configuration, with the loss below."""

@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### What fits into a chip's memory
-#
-# How many groups go through the model at once, and whether every chip can hold all weights,
-# follows from the chip's memory. Nothing here is exact. The estimates lie above what the TPU
-# compiler reports for the same programs (`scripts/preflight.py` prints both); what must not
-# happen is that they lie below.
+"""What fits into a chip's memory.
 
-# %%
+How many groups go through the model at once, and whether every chip can hold all weights,
+follows from the chip's memory. Nothing here is exact. The estimates lie above what the TPU
+compiler reports for the same programs (`scripts/preflight.py` prints both); what must not
+happen is that they lie below.
+"""
+
 import dataclasses
 import math
 from typing import Any
@@ -15,12 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# %% tags=["modules-only"]
-from submission.bench.settings.config import Run
 from submission.bench.policy.model import gemma2_lib, gemma3_lib, tunix_config
+from submission.bench.settings.config import Run
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
     """What the memory of the chips allows."""

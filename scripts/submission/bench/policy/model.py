@@ -1,11 +1,10 @@
-# %% [markdown]
-# ### Stock Gemma, and an adapter on it
-#
-# The model is the stock instruction-tuned Gemma, in the layout in which Kaggle hands it out,
-# read by Tunix's own loaders. The tiny Gemma of the CPU profile lies in the same layout and
-# is read by the same call.
+"""Stock Gemma, and an adapter on it.
 
-# %%
+The model is the stock instruction-tuned Gemma, in the layout in which Kaggle hands it out,
+read by Tunix's own loaders. The tiny Gemma of the CPU profile lies in the same layout and
+is read by the same call.
+"""
+
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -25,12 +24,10 @@ from tunix.models.gemma import params as gemma2_params
 from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
-# %% tags=["modules-only"]
-from submission.bench.run.budget import within
 from submission.bench.settings.config import Adapter, StockModel
+from submission.bench.settings.limits import within
 
 
-# %%
 def download(model: StockModel, minutes: float) -> str:
     """The model's directory by `kagglehub`, which on Kaggle waits for ever for what it lacks.
 
@@ -89,7 +86,6 @@ def load_tokenizer(folder: pathlib.Path) -> tokenizer_adapter.Tokenizer:
     return tokenizer
 
 
-# %% [markdown]
 # **Sharding.** All chips hold the whole model and share the batch, wherever the model fits.
 # Gemma 3 1B is 2 GB in bfloat16 and a v5e chip has 16: a decode step then needs no
 # collective at all, where Tunix's default layout gathers every weight over the links at every
@@ -100,7 +96,7 @@ def load_tokenizer(folder: pathlib.Path) -> tokenizer_adapter.Tokenizer:
 # `data`, the other two have length one and every weight is whole on every chip; with all chips
 # along `fsdp`, Tunix's fully sharded layout is what it was. The batch is split along both.
 
-# %%
+
 DATA_AXES = ("data", "fsdp")  # the batch is split along these
 
 
@@ -158,14 +154,12 @@ def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Modul
         return stock
 
 
-# %% [markdown]
 # **The adapter.** LoRA on attention and MLP: for the 1B, 50 million numbers beside a frozen base.
 # The reference policy of GRPO is the *same base* with a frozen copy of the adapter as SFT left it.
 # (Handing over stock Gemma as reference, as the starter notebook does, would pull the policy back
 # to before it knew the format.)
 
 
-# %%
 def add_adapter(stock: nnx.Module, adapter: Adapter, seed: int, mesh: Mesh) -> nnx.Module:
     """The stock model with fresh LoRA parameters; its output is the stock model's."""
     provider = qwix.LoraProvider(
@@ -195,11 +189,9 @@ def adapter_size(policy: nnx.Module) -> tuple[int, int]:
     return count(nnx.LoRAParam), count()
 
 
-# %% [markdown]
 # **The sampler** is Tunix's own, built as the judges build it.
 
 
-# %%
 def make_sampler(policy: nnx.Module, tokenizer: Any, cache_length: int) -> sampler_lib.Sampler:
     """Tunix's stock sampler with a cache for `cache_length` tokens."""
     config = policy.config

@@ -1,24 +1,23 @@
-# %% [markdown]
-# ### Generation in training
-#
-# GRPO spends most of its time here. The engine below stands behind Tunix's own door for rollout
-# engines and drives the three programs above: prompts are padded to the next of a few lengths,
-# each distinct prompt is read once, and after every segment the sequences that are done are
-# taken out, so that a long tail of a few completions does not keep the whole batch waiting.
-# Lengths and batch sizes come from short lists, so that the compiled programs are few.
-#
-# Beside speed, four things are unlike Tunix's stock engine:
-#
-# - **The EOS stays in the completion.** The sampler cuts it off, and a policy that is never
-#   rewarded for stopping slowly forgets to stop.
-# - **Every call has a fresh key.** Without a seed, Tunix draws the *same* noise at every step.
-# - **The weights are the policy's, now.** They are read again at every call.
-# - **Old log-probabilities are taken at the sampling temperature**, like the new ones.
-#
-# A completion that ran into the length limit is handed on with a mark at its end, so that it
-# fails the format.
+"""Generation in training.
 
-# %%
+GRPO spends most of its time here. The engine below stands behind Tunix's own door for rollout
+engines and drives the three programs above: prompts are padded to the next of a few lengths,
+each distinct prompt is read once, and after every segment the sequences that are done are
+taken out, so that a long tail of a few completions does not keep the whole batch waiting.
+Lengths and batch sizes come from short lists, so that the compiled programs are few.
+
+Beside speed, four things are unlike Tunix's stock engine:
+
+- **The EOS stays in the completion.** The sampler cuts it off, and a policy that is never
+  rewarded for stopping slowly forgets to stop.
+- **Every call has a fresh key.** Without a seed, Tunix draws the *same* noise at every step.
+- **The weights are the policy's, now.** They are read again at every call.
+- **Old log-probabilities are taken at the sampling temperature**, like the new ones.
+
+A completion that ran into the length limit is handed on with a mark at its end, so that it
+fails the format.
+"""
+
 import dataclasses
 import functools
 import itertools
@@ -33,13 +32,11 @@ from flax import nnx
 from tunix.generate import tokenizer_adapter
 from tunix.rl.rollout import base_rollout
 
-# %% tags=["modules-only"]
+from submission.bench.answers.prompts import CUT_MARK
 from submission.bench.policy.decoding import Decoder, Sampling
 from submission.bench.policy.losses import completion_log_probs
-from submission.bench.answers.prompts import CUT_MARK
 
 
-# %%
 def ended(tokens: np.ndarray, limit: int) -> bool:
     """Did a completion of the stock sampler, which comes without its EOS, end by itself?"""
     return len(tokens) < limit

@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### No work on padding
-#
-# Completions are padded to the longest there may be, and few are that long. An update is a mean
-# over sequences, taken in passes of equally many, so their order is free: sorted by length, the
-# short ones go through the model together, in arrays no wider than they need. Widths are
-# multiples of one number, so that the compiled programs stay few.
+"""No work on padding.
 
-# %%
+Completions are padded to the longest there may be, and few are that long. An update is a mean
+over sequences, taken in passes of equally many, so their order is free: sorted by length, the
+short ones go through the model together, in arrays no wider than they need. Widths are
+multiples of one number, so that the compiled programs stay few.
+"""
+
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,6 @@ from tunix.rl import common
 from tunix.rl.grpo import grpo_learner
 
 
-# %%
 def completion_lengths(tokens_BC: Any, pad_id: int) -> np.ndarray:
     """Where the last token of each completion stands, counted from 1.
 

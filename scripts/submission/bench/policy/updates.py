@@ -1,16 +1,15 @@
-# %% [markdown]
-# ### One update of the adapter
-#
-# Both stages make their updates in Tunix's `PeftTrainer`. Three things it would do
-# differently are put right here.
-#
-# **The adapter keeps its small changes.** The adapter has the dtype of the base, bfloat16,
-# with 8 bits of mantissa: at a learning rate of 5e-6 nearly every update is smaller than half
-# a unit in the last place and rounds away. `with_master_weights` keeps a float32 copy inside
-# the optimizer, updates that, and hands out its rounding. The adapter is always the rounded
-# master.
+"""One update of the adapter.
 
-# %%
+Both stages make their updates in Tunix's `PeftTrainer`. Three things it would do
+differently are put right here.
+
+**The adapter keeps its small changes.** The adapter has the dtype of the base, bfloat16,
+with 8 bits of mantissa: at a learning rate of 5e-6 nearly every update is smaller than half
+a unit in the last place and rounds away. `with_master_weights` keeps a float32 copy inside
+the optimizer, updates that, and hands out its rounding. The adapter is always the rounded
+master.
+"""
+
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
@@ -22,11 +21,9 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-# %% tags=["modules-only"]
 from submission.bench.settings.config import Optimizer
 
 
-# %%
 class MasterState(NamedTuple):
     """The float32 copy of the parameters, and the state of the optimizer that moves it."""
 
@@ -60,7 +57,6 @@ def with_master_weights(inner: optax.GradientTransformation) -> optax.GradientTr
     return optax.GradientTransformation(init, update)
 
 
-# %% [markdown]
 # **The rate is injected in float32.** `optax.inject_hyperparams` stores AdamW's numbers in the
 # dtype of the parameters. In bfloat16 a second moment's 0.999, the usual value, becomes 1.0, its
 # bias correction divides by zero, and the run is dead from the first step while its loss reads 0.
@@ -75,7 +71,6 @@ def with_master_weights(inner: optax.GradientTransformation) -> optax.GradientTr
 # update would be left out too, while the loss looks healthy. So our step empties the sum itself.
 
 
-# %%
 def make_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     """The rate at each of `steps` steps: linear warm-up, then cosine."""
     warm_up = max(1, round(settings.warm_up_share * steps))
@@ -148,7 +143,6 @@ def with_emptied_sum(moments: nnx.State) -> nnx.State:
     return jax.tree_util.tree_map_with_path(emptied, moments)
 
 
-# %% [markdown]
 # **The base stays where it is.** Tunix's jitted step takes the whole model and returns the
 # whole model, so that after one update the policy's base weights live in new buffers, and
 # the reference, which shared them, holds a second copy: 2 GB more for the 1B, 5 GB for the
@@ -157,7 +151,6 @@ def with_emptied_sum(moments: nnx.State) -> nnx.State:
 # cannot run a model that rematerialises.
 
 
-# %%
 @contextlib.contextmanager
 def rematerialised(config: Any, enabled: bool) -> Iterator[None]:
     """Recomputes every decoder layer in the backward pass of what is traced inside."""

@@ -1,17 +1,16 @@
-# %% [markdown]
-# ### From anyone's row to ours
-#
-# Every public dataset has its own columns and its own quirks. An **adapter** turns one row of
-# one dataset into an `Example`, or into a few words that say why it cannot: a count of those
-# words is printed when the rows are loaded. An adapter is a pure function. A row that is odd
-# (a field that is empty, missing a value, or of another type) is a reason, not an error; only
-# a *column* that is not there at all is an error, because then the dataset is another one than
-# we think.
-#
-# The kind of answer belongs to the dataset, so the adapter sets the checker. The domain comes
-# from `config`, except where the rows themselves say it.
+"""From anyone's row to ours.
 
-# %%
+Every public dataset has its own columns and its own quirks. An **adapter** turns one row of
+one dataset into an `Example`, or into a few words that say why it cannot: a count of those
+words is printed when the rows are loaded. An adapter is a pure function. A row that is odd
+(a field that is empty, missing a value, or of another type) is a reason, not an error; only
+a *column* that is not there at all is an error, because then the dataset is another one than
+we think.
+
+The kind of answer belongs to the dataset, so the adapter sets the checker. The domain comes
+from `config`, except where the rows themselves say it.
+"""
+
 import ast
 import hashlib
 import html
@@ -19,12 +18,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# %% tags=["modules-only"]
 from submission.bench.answers.code_answers import shown_tests
-from submission.bench.settings.config import Source
 from submission.bench.answers.prompts import Example
+from submission.bench.settings.config import Source
 
-# %%
 NO_QUESTION, NO_ANSWER, NO_TRACE = "no question", "no answer", "no thinking"
 
 
@@ -61,12 +58,11 @@ def question_and_answer(
     return Example(question, answer, checker, source=source.location, **fields)
 
 
-# %% [markdown]
 # **Traces.** Reasoning sets keep the thinking inside the response, between `<think>` and
 # `</think>`, with the answer after it. We keep both, in our own tags. A response with a second
 # pair, or with text before the first, is left out: it is not clear what is thinking there.
 
-# %%
+
 THINK_START, THINK_END = "<think>", "</think>"
 # Of the dataset's own tokenizer. Nothing near this fits the lengths of any profile.
 MOST_TRACE_TOKENS = 4_096
@@ -126,13 +122,12 @@ def adapt_mixture_of_thoughts(row: Mapping[str, Any], source: Source) -> Example
     return with_thinking(question, response, source)
 
 
-# %% [markdown]
 # **Answers that can be checked.** GSM8K writes its sums twice, `48/2 = <<48/2=24>>24`: the marks
 # go, the sum stays. MBPP's tests are the checker; the question shows the first one, because
 # without it nobody could know the function's name. Some of its tests need code of their own to
 # run before them; those rows are left out.
 
-# %% tags=["plumbing"]
+
 CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
@@ -210,13 +205,11 @@ def adapt_mbpp(row: Mapping[str, Any], source: Source) -> Example | str:
     )
 
 
-# %% [markdown]
 # **Choices** are listed in the question and answered by a letter. In SciQ the right answer has a
 # column of its own, so it must be given a place among the wrong ones. A place drawn from a hash
 # of the texts is the same in every run, and no place is the right one more often than another.
 
 
-# %% tags=["plumbing"]
 def choice_question(
     question: str, choices: tuple[str, ...], right: int, source: Source, **fields: Any
 ) -> Example | str:
@@ -292,11 +285,10 @@ def adapt_strategyqa(row: Mapping[str, Any], source: Source) -> Example | str:
     )
 
 
-# %% [markdown]
 # **Open answers** have a reference to compare with, and no single right text. Text from Reddit
 # brings its mark-up along; Dolly's passages bring Wikipedia's footnote numbers.
 
-# %% tags=["plumbing"]
+
 POST_TAGS = re.compile(r"\s*(?:\[\s*(?P<tag>[A-Za-z]{2,3})\s*\]\s*)+[:-]?\s*")
 NEEDS_A_PICTURE = frozenset({"IP", "MP"})  # image prompt, media prompt
 GONE = frozenset({"[deleted]", "[removed]", "[deleted by user]"})
@@ -387,11 +379,10 @@ def adapt_rar_science(row: Mapping[str, Any], source: Source) -> Example | str:
     return question_and_answer(text_of(row["question"]), text_of(row["reference_answer"]), source)
 
 
-# %% [markdown]
 # The table of adapters, and of the columns that each of them looks at. Where the file format
 # stores columns apart, as parquet does, no others travel.
 
-# %%
+
 ADAPTERS: dict[str, Callable[[Mapping[str, Any], Source], Example | str]] = {
     "glaive": adapt_glaive,
     "mixture_of_thoughts": adapt_mixture_of_thoughts,
@@ -424,9 +415,3 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "xsum": ("document", "summary"),
     "rar_science": ("question", "reference_answer"),
 }
-
-# %%
-adapt_gsm8k(
-    {"question": "Half of 48?", "answer": "48/2 = <<48/2=24>>24\n#### 24"},
-    Source("gsm8k", "openai/gsm8k", domain="math"),
-)

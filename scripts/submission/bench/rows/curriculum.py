@@ -1,29 +1,26 @@
-# %% [markdown]
-# ### Which prompts are worth a group
-#
-# A group whose completions all earn the same teaches nothing: every advantage is zero. A
-# prompt that the policy always gets right, or never, makes such groups. If it succeeds with
-# probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): that is how much there
-# is to learn from it. Nobody knows *p*, but the rewards of the run itself measure it.
-#
-# So prompts fall into **cells** (source, kind of answer, difficulty), each cell keeps a running
-# success rate, and the next prompts are drawn in proportion to the cell's share of the mixture
-# times *p*(1 − *p*), with a floor, so that no cell is forgotten. The alternatives are `uniform`,
-# the mixture as it is, and `phases`, easy rows first and hard ones last by the share of the
-# stage that is done. The ablations of the repository compare learnability with the mixture.
+"""Which prompts are worth a group.
 
-# %%
+A group whose completions all earn the same teaches nothing: every advantage is zero. A
+prompt that the policy always gets right, or never, makes such groups. If it succeeds with
+probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): that is how much there
+is to learn from it. Nobody knows *p*, but the rewards of the run itself measure it.
+
+So prompts fall into **cells** (source, kind of answer, difficulty), each cell keeps a running
+success rate, and the next prompts are drawn in proportion to the cell's share of the mixture
+times *p*(1 − *p*), with a floor, so that no cell is forgotten. The alternatives are `uniform`,
+the mixture as it is, and `phases`, easy rows first and hard ones last by the share of the
+stage that is done. The ablations of the repository compare learnability with the mixture.
+"""
+
 import collections
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# %% tags=["modules-only"]
-from submission.bench.settings.config import Curriculum
 from submission.bench.answers.prompts import Example
+from submission.bench.settings.config import Curriculum
 
-# %%
 Cell = tuple[str, str, float]
 
 

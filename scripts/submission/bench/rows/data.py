@@ -1,14 +1,13 @@
-# %% [markdown]
-# ### Which rows are used
-#
-# Rows of any source become `Example`s, and here it is decided which of them are used. The
-# bundled ones, of the `tiny` profile, are made by
-# `scripts/tasks.py`: sums, stories, comparisons, yes/no questions, choices, sorting and
-# words. Their traces come in three styles: 30 % are bare guesses ("I think it is 42."), 45 %
-# give one equation a step ("17+25=42."), 25 % work digit by digit ("17+25: 7+5=12, 1+2+1=4,
-# so 42."). The `kaggle` profile takes of glaive's traces those that fit, whole.
+"""Which rows are used.
 
-# %%
+Rows of any source become `Example`s, and here it is decided which of them are used. The
+bundled ones, of the `tiny` profile, are made by
+`scripts/tasks.py`: sums, stories, comparisons, yes/no questions, choices, sorting and
+words. Their traces come in three styles: 30 % are bare guesses ("I think it is 42."), 45 %
+give one equation a step ("17+25=42."), 25 % work digit by digit ("17+25: 7+5=12, 1+2+1=4,
+so 42."). The `kaggle` profile takes of glaive's traces those that fit, whole.
+"""
+
 import collections
 import concurrent.futures
 import contextlib
@@ -22,11 +21,7 @@ from typing import Any
 
 import numpy as np
 
-# %% tags=["modules-only"]
-from submission.bench.run.budget import within
 from submission.bench.answers.checkers import check
-from submission.bench.settings.config import CHECK_SECONDS, Lengths, MixtureShares, Source
-from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
 from submission.bench.answers.prompts import (
     TAGS,
     TURN_END,
@@ -35,16 +30,17 @@ from submission.bench.answers.prompts import (
     render_prompt,
     render_target,
 )
+from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
 from submission.bench.rows.reading import SourceDown, read_source
+from submission.bench.settings.config import CHECK_SECONDS, Lengths, MixtureShares, Source
+from submission.bench.settings.limits import within
 
-# %% [markdown]
 # **Tokens.** One function turns an example into tokens, and it is the only place where BOS
 # and EOS are added. The loss covers the target alone: the prompt is masked. The target ends
 # with the tokenizer's eos *directly* after `</answer>`, because that, not Gemma's
 # `<end_of_turn>`, is where the judges' sampler stops.
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """An example in tokens: the prompt with its BOS, the target with its EOS."""
@@ -59,7 +55,6 @@ def tokenize(tokenizer: Any, example: Example) -> Tokens:
     return Tokens(prompt, [*tokenizer.encode(render_target(example)), tokenizer.eos_id()])
 
 
-# %% [markdown]
 # **Which rows are used.** A row must fit the token limits *whole*: a target that is cut loses
 # its closing tag, and then SFT teaches not to close it. So rows are counted by the real
 # tokenizer and dropped, never cut. Of glaive's rows one to five in a hundred fit 1,024 tokens,
@@ -68,7 +63,7 @@ def tokenize(tokenizer: Any, example: Example) -> Tokens:
 # read as Gemma's turn marks or our tags. And the gold answer must pass the row's own checker,
 # which for code means that the reference program is run on the row's tests.
 
-# %%
+
 CHARACTERS_PER_TOKEN = 6
 
 
@@ -111,13 +106,12 @@ def misfit(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool
     return ""
 
 
-# %% [markdown]
 # **From sources to a mixture.** Each source is read until its rows end, or enough are usable,
 # or its minutes are over; then the run goes on with what there is. A source that stays down is
 # left out with a warning, and the shares are those of the others; if too little of the weight
 # remains, the run stops. What was dropped is printed, and why.
 
-# %%
+
 EARLY_LOOK = 20_000  # rows after which a source must have kept its minimum share
 SCANNERS = 4  # threads that read ahead from a large source
 AHEAD = 32  # code rows whose reference programs may be waiting to be run
@@ -359,14 +353,12 @@ def load_mixture(
     return mix(groups, counts, shares)
 
 
-# %% [markdown]
 # **The stream.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which
 # source is next follows from the shares alone: the one that is furthest behind its share, so that
 # any stretch of the stream has them in proportion. Within a source come shuffled epochs; the
 # order of epoch `e` depends on the seed and on `e` alone.
 
 
-# %%
 def shuffled_forever(items: Sequence[Any], seed: int | str) -> Iterator[Any]:
     """Epoch after epoch, each in its own order."""
     for epoch in range(1_000_000):
@@ -403,8 +395,3 @@ def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:
             columns[name].append(value)
     arrays = {name: np.array(values) for name, values in columns.items()}
     return {"prompts": np.array([render_prompt(e.question) for e in examples]), **arrays}
-
-
-# %%
-pears = Example("Ada has 17 pears and finds 25. How many now?", "42", "number", "17+25=42.")
-(render_prompt(pears.question) + render_target(pears)).splitlines()

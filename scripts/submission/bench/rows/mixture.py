@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### What is mixed with what, and what must not be in it
-#
-# A **mixture** says how often each source is drawn. Drawn as they are, the largest source would
-# be nearly all of it; drawn alike, the smallest would be seen over and over. So a source of *n*
-# rows counts as its weight times *n*^*T*, with *T* between the two (0.5 here), and no source
-# gets more than a cap: what is over the cap goes to the others.
+"""What is mixed with what, and what must not be in it.
 
-# %%
+A **mixture** says how often each source is drawn. Drawn as they are, the largest source would
+be nearly all of it; drawn alike, the smallest would be seen over and over. So a source of *n*
+rows counts as its weight times *n*^*T*, with *T* between the two (0.5 here), and no source
+gets more than a cap: what is over the cap goes to the others.
+"""
+
 import collections
 import dataclasses
 import functools
@@ -15,12 +14,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# %% tags=["modules-only"]
-from submission.bench.settings.config import MixtureShares
 from submission.bench.answers.prompts import Example
+from submission.bench.settings.config import MixtureShares
 
 
-# %%
 def mixture_shares(
     counts: Mapping[str, int], weights: Mapping[str, float], settings: MixtureShares
 ) -> dict[str, float]:
@@ -63,13 +60,12 @@ def mixture_shares(
     return shares
 
 
-# %% [markdown]
 # **When are two questions the same?** For a start, when they differ in nothing but case,
 # punctuation, white space and the like. But "3 + 4" and "3 - 4" are two questions, so the signs of
 # arithmetic are no punctuation: a text is taken apart into words, numbers and signs. A dash is
 # a sign between numbers or single letters and a hyphen between words.
 
-# %%
+
 RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 SIGNS = str.maketrans(
     {"−": "-", "–": "-", "—": "-", "‐": "-", "×": "*", "∙": "*", "⋅": "*", "·": "*", "÷": "/"}
@@ -117,11 +113,10 @@ def is_figure(token: str) -> bool:
     return not token[:1].isalpha()
 
 
-# %% [markdown]
 # When a row is compared with held-out ones, a question with choices is compared without their
 # listing as well, because the choices may stand in another order, or not at all.
 
-# %%
+
 CHOICE_LABELS = ("({})", "{})", "{}.", "{}:")
 
 
@@ -166,7 +161,6 @@ def without_duplicates(examples: Iterable[Example]) -> Iterator[Example]:
             yield example
 
 
-# %% [markdown]
 # **Decontamination.** No row that is trained on may give away a row that is evaluated. Four
 # looks, from plain to subtle; a row that fails one is dropped:
 #
@@ -184,7 +178,7 @@ def without_duplicates(examples: Iterable[Example]) -> Iterator[Example]:
 # The index is built once. A row is looked up in it by its words, in time linear in its length,
 # however many rows are held out.
 
-# %% tags=["plumbing"]
+
 RUN, LONG_RUN = 8, 13  # words
 RUNS_SHARED = 0.6  # of the held-out row's runs
 SAME_WORDS = 0.85  # TF-IDF cosine
@@ -282,7 +276,6 @@ def figures_fit(text: AskedText, held: AskedText) -> bool:
     return collections.Counter(held.figures) <= collections.Counter(text.figures)
 
 
-# %% tags=["plumbing"]
 class Decontaminator:
     """Finds rows that give away a held-out one."""
 
@@ -422,17 +415,3 @@ class Decontaminator:
             return 0.0
         norms = self.size(ours) * self.size(theirs)
         return self.size(ours & theirs) / math.sqrt(norms) if norms else 0.0
-
-
-# %%
-asked = Decontaminator(
-    [Example("Hana has 54 eggs and gives away 27. How many now?", "27", "number")]
-)
-[
-    asked.reason(Example(question, "", "number"))
-    for question in (
-        "Hana has 54 eggs, and gives away 27: how many now?",
-        "How many eggs has Hana now? She had 54 and gives away 27.",
-        "Hana has 54 eggs and gives away 28. How many now?",
-    )
-]

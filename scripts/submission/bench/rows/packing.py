@@ -1,18 +1,17 @@
-# %% [markdown]
-# ### Packing
-#
-# A batch of padded examples is as long as the longest of them; what the others leave over is
-# computed and thrown away. So several examples share a row. Each sees itself alone, through a
-# block-diagonal attention mask, and counts its positions from zero: to the model it is as if it
-# had a row of its own.
-#
-# A row takes the example that has waited longest, and then, of those that wait behind it, the
-# ones that fill it best. Which sums of lengths can be reached is one integer, a bit for each sum;
-# adding an example is a shift and an "or". With 64 waiting, the bundled rows, of 53 tokens on
-# average, use 99.9 % of the slots of rows of 144. No example is cut, none is lost, and nothing is
-# drawn: the rows follow from the stream alone.
+"""Packing.
 
-# %%
+A batch of padded examples is as long as the longest of them; what the others leave over is
+computed and thrown away. So several examples share a row. Each sees itself alone, through a
+block-diagonal attention mask, and counts its positions from zero: to the model it is as if it
+had a row of its own.
+
+A row takes the example that has waited longest, and then, of those that wait behind it, the
+ones that fill it best. Which sums of lengths can be reached is one integer, a bit for each sum;
+adding an example is a shift and an "or". With 64 waiting, the bundled rows, of 53 tokens on
+average, use 99.9 % of the slots of rows of 144. No example is cut, none is lost, and nothing is
+drawn: the rows follow from the stream alone.
+"""
+
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -21,10 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# %% tags=["modules-only"]
 from submission.bench.rows.data import Tokens
 
-# %%
 WAITING = 64  # examples looked at for each row: how far the order of the stream can be changed
 
 
@@ -96,12 +93,10 @@ def packed_batches(
         yield PackedRows(tokens_BT, counts_BT, segments_BT)
 
 
-# %% [markdown]
 # **On the device.** Positions and mask follow from the segments. The mask of 64 rows of 2,048
 # tokens is 268 MB: it is made inside the compiled step, not shipped to it.
 
 
-# %%
 def segment_positions(segments_BT: jax.Array) -> jax.Array:
     """Positions_BT that restart with each segment.
 
@@ -129,14 +124,13 @@ def packed_model_input(batch: PackedRows) -> dict[str, jax.Array]:
     }
 
 
-# %% [markdown]
 # **The length of a row.** Examples of nearly equal size leave much over. If lengths are distributed
 # as we take glaive's to be (a guess, with a long tail), most rows that fit our limits have 700 to
 # 950 tokens: two to a row of 2,048, of whose slots 82 % would be used. So the length is chosen from
 # the examples: the shortest at which the first of them use 96 % (attention costs more in longer
 # rows).
 
-# %%
+
 GOOD_USE = 0.96
 LENGTH_STEP = 128  # lengths to choose from are multiples of this, as TPUs like them
 

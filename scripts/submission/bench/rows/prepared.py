@@ -1,15 +1,14 @@
-# %% [markdown]
-# ### Rows for the whole run, read now or prepared before
-#
-# The run needs three sets of rows: *held out*, read first, because the other two must not give
-# them away; then those of *SFT* and those of *GRPO*. `scripts/download_sft_datasets.py` makes
-# the same three beforehand and leaves them in a folder, with a manifest: which sources, at
-# which commit, under which licence, how many rows were kept and why the others were not. A
-# profile that names the folder (`prepared`) reads it and needs no network. It gets the same
-# rows in the same order; a folder that was made for something else, or that has changed, is
-# refused.
+"""Rows for the whole run, read now or prepared before.
 
-# %%
+The run needs three sets of rows: *held out*, read first, because the other two must not give
+them away; then those of *SFT* and those of *GRPO*. `scripts/download_sft_datasets.py` makes
+the same three beforehand and leaves them in a folder, with a manifest: which sources, at
+which commit, under which licence, how many rows were kept and why the others were not. A
+profile that names the folder (`prepared`) reads it and needs no network. It gets the same
+rows in the same order; a folder that was made for something else, or that has changed, is
+refused.
+"""
+
 import dataclasses
 import hashlib
 import json
@@ -20,12 +19,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-# %% tags=["modules-only"]
-from submission.bench.settings.config import Run, Source
-from submission.bench.rows.data import Mixture, SourceCount, load_mixture, mix, source_label
 from submission.bench.answers.prompts import Example, example_from_mapping
+from submission.bench.rows.data import Mixture, SourceCount, load_mixture, mix, source_label
+from submission.bench.settings.config import Run, Source
 
-# %%
 STAGES = ("held_out", "sft", "grpo")
 MANIFEST, MANIFEST_FORMAT = "manifest.json", 1
 PREPARE_AGAIN = (
@@ -86,14 +83,12 @@ def read_rows(
     return rows
 
 
-# %% [markdown]
 # **The folder.** A parquet file for each stage, with the fields of `Example` and the `group` that
 # a row is drawn with; `manifest.json` is written last, so a folder without one is not finished.
 # What is checked: the files' hashes, the tokenizer, the lengths, and that the sources are those
 # that `config` has now. The shares are worked out anew: changing them needs no new folder.
 
 
-# %% tags=["plumbing"]
 def tokenizer_digest(tokenizer: Any) -> str:
     """The SHA-256 of a SentencePiece model, also of one that Tunix has wrapped."""
     model = getattr(tokenizer, "tokenizer", tokenizer)

@@ -1,18 +1,17 @@
-# %% [markdown]
-# ### Reading, when the network is not at its best
-#
-# A source is read row by row, and only what is needed travels: of a parquet file, the columns
-# and row groups in use. At no time is more in memory than a few batches and the row groups that
-# they are from, however many rows are scanned. A connection that breaks is opened again at the
-# row where it broke, so that no row comes twice. A read that stalls is a read that failed: the
-# clients' own time limits are per packet, and some of their requests have none, so the limit
-# that counts is here.
-#
-# Every failure is followed by a wait twice as long as the one before. After a few failures with
-# no row between them, or when the minutes of the source are over, the source is **down**: the
-# error says so, and the caller decides what to do without it.
+"""Reading, when the network is not at its best.
 
-# %%
+A source is read row by row, and only what is needed travels: of a parquet file, the columns
+and row groups in use. At no time is more in memory than a few batches and the row groups that
+they are from, however many rows are scanned. A connection that breaks is opened again at the
+row where it broke, so that no row comes twice. A read that stalls is a read that failed: the
+clients' own time limits are per packet, and some of their requests have none, so the limit
+that counts is here.
+
+Every failure is followed by a wait twice as long as the one before. After a few failures with
+no row between them, or when the minutes of the source are over, the source is **down**: the
+error says so, and the caller decides what to do without it.
+"""
+
 import contextlib
 import dataclasses
 import itertools
@@ -34,12 +33,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# %% tags=["modules-only"]
+from submission.bench.answers.prompts import Example, example_from_mapping
 from submission.bench.rows.adapters import ADAPTERS, COLUMNS
 from submission.bench.settings.config import Source
-from submission.bench.answers.prompts import Example, example_from_mapping
 
-# %% tags=["plumbing"]
 Made = TypeVar("Made")
 
 
@@ -125,13 +122,11 @@ class Background(Iterator[Made]):
         self.thread.join(timeout=1.0)
 
 
-# %% [markdown]
 # **Opening.** Where no commit is pinned in `config`, the branch is resolved once, to the commit
 # that it points at now, and everything after reads that commit, also after a retry. The commit
 # is printed, so that the run can be repeated.
 
 
-# %%
 def resolve_revision(source: Source) -> str:
     """The commit that a source is read at; `local` for a file or folder on this machine.
 
@@ -199,14 +194,12 @@ def open_source(source: Source, revision: str) -> Opened:
     return Opened(source, files, builder.as_streaming_dataset(source.split))
 
 
-# %% [markdown]
 # **Parts.** A row group of a parquet file, or else a whole file, is a part. Parts are read in
 # order, and the order is always the same. With several workers, each reads every n-th part in
 # its own thread; the parts are put back in line, so the rows do not depend on the number of
 # workers.
 
 
-# %% tags=["plumbing"]
 @dataclasses.dataclass(frozen=True, order=True)
 class Place:
     """Where a reader stands: rows taken from a part of a file."""
@@ -409,11 +402,10 @@ def in_order(readers: list[Background[RowBatch]]) -> Iterator[RowBatch]:
             return
 
 
-# %% [markdown]
 # **Patience.** What may fail, and be tried again: the network, the hub, a file that came in
 # pieces. What is no use trying again: a dataset that does not exist, or one with other columns.
 
-# %% tags=["plumbing"]
+
 # A RuntimeError too: one thread closes the client's connections while another uses them.
 TRANSIENT = (OSError, RuntimeError, httpx.HTTPError, pa.ArrowInvalid)
 
@@ -527,11 +519,9 @@ def read_hub(
                 reader.close()
 
 
-# %% [markdown]
 # **Bundled rows** are files of this repository, one `Example` a line or a row.
 
 
-# %%
 def bundled_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a JSON-lines or parquet file, and where each of them stands."""
     if path.suffix == ".parquet":
@@ -587,8 +577,3 @@ def read_source(
     if source.adapter == "bundled":
         return read_bundled(source)
     return read_hub(source, retry=retry, longest=longest, workers=workers, clock=clock, sleep=sleep)
-
-
-# %%
-# Two failures that pass, and how long they are waited for.
-[Retry().wait(failures) for failures in (1, 2)]

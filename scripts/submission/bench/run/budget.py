@@ -1,20 +1,17 @@
-# %% [markdown]
-# ### The clock
-#
-# A session is killed at its end, whatever it is doing. So there is one deadline, set when the
-# notebook starts, and every stage gets a share of what is left. A stage is stopped in the only way
-# that Tunix knows: its iterator ends, and the trainer saves and returns.
-#
-# The **progress** of a stage runs from 0 to 1. A stage that is limited by steps counts the steps.
-# One that is limited by time counts the steps that its time will hold, estimated anew at every step
-# from the last twenty. The learning rate and the weights of the reward follow the progress, so that
-# both reach their end in ten minutes as in nine hours.
+"""The clock.
 
-# %%
+A session is killed at its end, whatever it is doing. So there is one deadline, set when the
+notebook starts, and every stage gets a share of what is left. A stage is stopped in the only way
+that Tunix knows: its iterator ends, and the trainer saves and returns.
+
+The **progress** of a stage runs from 0 to 1. A stage that is limited by steps counts the steps.
+One that is limited by time counts the steps that its time will hold, estimated anew at every step
+from the last twenty. The learning rate and the weights of the reward follow the progress, so that
+both reach their end in ten minutes as in nine hours.
+"""
+
 import collections
-import concurrent.futures
 import contextlib
-import ctypes
 import dataclasses
 import signal
 import statistics
@@ -26,7 +23,6 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Deadline:
     """A point in time after which no step may be begun; the clock can be a fake one."""
@@ -145,44 +141,10 @@ def until(deadline: Deadline, items: Iterable[Item]) -> Iterator[Item]:
         yield item
 
 
-# %% [markdown]
-# What may hang (a download, a checker, a reward) is waited for in a thread of its own. There it
-# can be left behind, also where no signal is heard: Tunix computes rewards in a thread.
-
-
-# %%
-def within(seconds: float, function: Callable[[], Any]) -> Any:
-    """`function()`, in a thread that is told to stop, and left behind, when the time is up.
-
-    Raises:
-      TimeoutError: there is no value yet.
-    """
-    value: concurrent.futures.Future = concurrent.futures.Future()
-
-    def work() -> None:
-        try:
-            value.set_result(function())
-        except BaseException as error:
-            value.set_exception(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        return value.result(seconds)
-    except TimeoutError:
-        if not value.done():  # a loop in Python hears this; what waits outside of Python does not
-            number = ctypes.c_ulong(thread.ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(TimeoutError))
-            raise TimeoutError(f"no answer after {seconds:g} seconds") from None
-        raise
-
-
-# %% [markdown]
 # **Asked to stop.** SIGTERM and SIGINT end the stage under way after its step: it saves, and the
 # run ends with an error that names the signal. A second signal does not wait.
 
 
-# %%
 class StoppedBySignalError(RuntimeError):
     """The run was asked to stop, and did so in good order."""
 

@@ -1,19 +1,18 @@
-# %% [markdown]
-# ### What the judges load
-#
-# They list the digits-only folders of `checkpoints/actor`, take the highest, and restore its
-# `model_params` into the LoRA state of `lora_policy`. So the adapter after SFT is saved as
-# step 0, and a submission exists from then on; GRPO's steps count up from there.
-#
-# **What counts as saved** is what has been read back. A step is written into a folder beside, its
-# arrays are read again and compared with those in memory, and only then the folder gets its number,
-# by a single rename. So whatever happens, a folder whose name is all digits is whole. What does not
-# stand the test, then or when a run goes on, is set aside under a name that is no number.
-#
-# With adapter and optimizer goes a small file: which run and step this is, digests of both, and
-# where the stage was in its data and its random draws.
+"""What the judges load.
 
-# %%
+They list the digits-only folders of `checkpoints/actor`, take the highest, and restore its
+`model_params` into the LoRA state of `lora_policy`. So the adapter after SFT is saved as
+step 0, and a submission exists from then on; GRPO's steps count up from there.
+
+**What counts as saved** is what has been read back. A step is written into a folder beside, its
+arrays are read again and compared with those in memory, and only then the folder gets its number,
+by a single rename. So whatever happens, a folder whose name is all digits is whole. What does not
+stand the test, then or when a run goes on, is set aside under a name that is no number.
+
+With adapter and optimizer goes a small file: which run and step this is, digests of both, and
+where the stage was in its data and its random draws.
+"""
+
 import hashlib
 import json
 import os
@@ -28,10 +27,8 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from tunix.sft import checkpoint_manager
 
-# %% tags=["modules-only"]
 from submission.bench.run.run_folder import read_json, write_json
 
-# %%
 FACTS = "facts.json"
 
 

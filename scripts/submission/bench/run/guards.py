@@ -1,23 +1,20 @@
-# %% [markdown]
-# ### When GRPO collapses
-#
-# A policy can collapse: it forgets the format, writes until it is cut off, says the same to
-# everything, or runs away from the warm start. The completions of a step are sampled before
-# anything is learned from them, so their means tell in time. Each sign has two limits. Beyond
-# the first there is a warning. Beyond the second the stage goes back to its last good save and on
-# from there at half the learning rate; when that has not helped twice, it ends there.
+"""When GRPO collapses.
 
-# %%
+A policy can collapse: it forgets the format, writes until it is cut off, says the same to
+everything, or runs away from the warm start. The completions of a step are sampled before
+anything is learned from them, so their means tell in time. Each sign has two limits. Beyond
+the first there is a warning. Beyond the second the stage goes back to its last good save and on
+from there at half the learning rate; when that has not helped twice, it ends there.
+"""
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-# %% tags=["modules-only"]
 from submission.bench.settings.config import Guards
 
 
-# %%
 def running_means(history: Sequence[Mapping[str, Any]], name: str, window: int) -> list[float]:
     """Means of a metric over each run of `window` lines that have it.
 

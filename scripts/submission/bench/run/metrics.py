@@ -1,12 +1,11 @@
-# %% [markdown]
-# ### One line per step
-#
-# `StepLog` gathers the numbers of a step, writes them as one line of `metrics.jsonl`, and prints a
-# line of progress now and then. The numbers of an update are fetched from the device a step later,
-# so that nobody waits for them. A step whose loss or gradient is not finite changed nothing; it is
-# counted, and a few in a row stop the run: a dead run that looks alive is the worst of all.
+"""One line per step.
 
-# %%
+`StepLog` gathers the numbers of a step, writes them as one line of `metrics.jsonl`, and prints a
+line of progress now and then. The numbers of an update are fetched from the device a step later,
+so that nobody waits for them. A step whose loss or gradient is not finite changed nothing; it is
+counted, and a few in a row stop the run: a dead run that looks alive is the worst of all.
+"""
+
 import collections
 import json
 import math
@@ -21,7 +20,6 @@ import jax
 import numpy as np
 
 
-# %%
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a log. One that was cut off by a kill is left out."""
     found = []

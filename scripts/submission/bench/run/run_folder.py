@@ -1,11 +1,10 @@
-# %% [markdown]
-# ### One run, one folder
-#
-# Everything that a run leaves is in one folder, with the configuration that made it. A run that was
-# killed is found there and goes on where its last save was; one of another configuration is not
-# taken for it. What a finished run left is moved aside, never overwritten.
+"""One run, one folder.
 
-# %%
+Everything that a run leaves is in one folder, with the configuration that made it. A run that was
+killed is found there and goes on where its last save was; one of another configuration is not
+taken for it. What a finished run left is moved aside, never overwritten.
+"""
+
 import dataclasses
 import errno
 import fcntl
@@ -17,10 +16,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-# %% tags=["modules-only"]
 from submission.bench.settings.config import Run
 
-# %%
 # What may differ between a run and its continuation: where and how long, not what.
 FREE_SETTINGS = (
     "hours",

@@ -1,16 +1,15 @@
-# %% [markdown]
-# ### How a stage is run, saved and resumed
-#
-# Both stages do the same things around their updates: they keep the clock, set the rate, write the
-# log, save, and go on where a killed run had saved. That is a `Stage`. It stands where Tunix's
-# trainer has its checkpoint manager, because this is what the trainer calls after every update.
-#
-# A save is due after some steps, after some minutes, and at the end. When a run goes on, adapter,
-# optimizer, log, and the stage's own state (places in the data, random draws, running rates) are
-# those of the save, so that on one machine the interrupted run and the unbroken one end with the
-# same bits.
+"""How a stage is run, saved and resumed.
 
-# %%
+Both stages do the same things around their updates: they keep the clock, set the rate, write the
+log, save, and go on where a killed run had saved. That is a `Stage`. It stands where Tunix's
+trainer has its checkpoint manager, because this is what the trainer calls after every update.
+
+A save is due after some steps, after some minutes, and at the end. When a run goes on, adapter,
+optimizer, log, and the stage's own state (places in the data, random draws, running rates) are
+those of the save, so that on one machine the interrupted run and the unbroken one end with the
+same bits.
+"""
+
 import dataclasses
 import math
 import os
@@ -21,7 +20,7 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-# %% tags=["modules-only"]
+from submission.bench.policy.updates import make_schedule, use_adapter_only_step
 from submission.bench.run.budget import Deadline, Pace, StopRequest
 from submission.bench.run.checkpoints import (
     FACTS,
@@ -32,13 +31,10 @@ from submission.bench.run.checkpoints import (
     restore_newest,
     write_step,
 )
-from submission.bench.settings.config import Run
 from submission.bench.run.metrics import SilentBar, StepLog, all_finite, read_lines, total_seconds
 from submission.bench.run.run_folder import RunFolder, read_json
-from submission.bench.policy.updates import make_schedule, use_adapter_only_step
+from submission.bench.settings.config import Run
 
-
-# %%
 FIRST_STEP = 4.0  # times the first step of SFT, which compiles one program: that of GRPO has more
 
 

@@ -1,15 +1,14 @@
-# %% [markdown]
-# ### The settings of a run
-#
-# What a run is told stands here: the model, the recipe, the hyper-parameters of both stages, the
-# weights of the reward. Nothing below asks *which* profile it runs in; it
-# reads a number from here.
-#
-# A **profile** says where we run. `tiny` is a laptop's CPU and a Gemma of 1.2 million
-# parameters; `kaggle` is a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, in
-# which order, from which rows.
+"""The settings of a run.
 
-# %%
+What a run is told stands here: the model, the recipe, the hyper-parameters of both stages, the
+weights of the reward. Nothing below asks *which* profile it runs in; it
+reads a number from here.
+
+A **profile** says where we run. `tiny` is a laptop's CPU and a Gemma of 1.2 million
+parameters; `kaggle` is a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, in
+which order, from which rows.
+"""
+
 import dataclasses
 import math
 import os
@@ -63,14 +62,12 @@ STOCK_MODELS = {
 }
 
 
-# %% [markdown]
 # Rows come from **sources**. A bundled source is a file of this repository and the names of
 # the parts of it to use; a public one is a dataset on the hub, read by streaming, with an
 # adapter that turns its rows into ours. Where a licence is non-commercial, or none is stated,
 # the source is off until someone switches it on by name (`SWITCHED_ON`).
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Where rows come from, and what they may be used for."""
@@ -406,11 +403,10 @@ HELD_OUT_SOURCES = tuple(
 )
 
 
-# %% [markdown]
 # The two profiles. The rates of `tiny` are over a hundred times those of `kaggle`: its weights
 # are small, and it takes 210 steps in all, not 2,000.
 
-# %%
+
 ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
 WORKED = Source("bundled", BUNDLED, ("tasks/sft/short", "tasks/sft/steps"))
 
@@ -538,7 +534,6 @@ RECIPES = {
 }
 
 
-# %% [markdown]
 # A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
 # from outside, by the environment variables `PROFILE`, `RECIPE`, `RUN_SEED`, `MINUTES` and `OUT`;
 # `SWITCHED_ON` names sources to add. A run that finds itself unfinished in its folder goes on.
@@ -547,7 +542,6 @@ RECIPES = {
 # the Kaggle model to upload to.
 
 
-# %%
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One run of the notebook."""

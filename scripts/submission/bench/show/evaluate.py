@@ -1,17 +1,16 @@
-# %% [markdown]
-# ### Evaluation, as the judges do it
-#
-# Held-out rows, greedy decoding, Tunix's stock sampler, no `eos_tokens`. Three numbers over the
-# rows that can be checked, the accuracy with its 95 % interval (Wilson), and one over the others:
-#
-# - **format**: strictly in format, and ended by the tokenizer's eos;
-# - **accuracy**: in format, and right;
-# - **lenient accuracy**: right, with the format forgiven. Stock Gemma knows nothing of our
-#   tags, so this is the number that a gain has to be measured against;
-# - **open score**: the mean score of the answers that have no gold one to match; leniently, of
-#   all that was said, in the format or not.
+"""Evaluation, as the judges do it.
 
-# %%
+Held-out rows, greedy decoding, Tunix's stock sampler, no `eos_tokens`. Three numbers over the
+rows that can be checked, the accuracy with its 95 % interval (Wilson), and one over the others:
+
+- **format**: strictly in format, and ended by the tokenizer's eos;
+- **accuracy**: in format, and right;
+- **lenient accuracy**: right, with the format forgiven. Stock Gemma knows nothing of our
+  tags, so this is the number that a gain has to be measured against;
+- **open score**: the mean score of the answers that have no gold one to match; leniently, of
+  all that was said, in the format or not.
+"""
+
 import collections
 import concurrent.futures
 import dataclasses
@@ -26,10 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# %% tags=["modules-only"]
-from submission.bench.run.budget import Deadline, until, within
 from submission.bench.answers.checkers import LONGEST_ANSWER, check
-from submission.bench.settings.config import CHECK_SECONDS
 from submission.bench.answers.open_answers import open_score
 from submission.bench.answers.prompts import (
     CUT_MARK,
@@ -41,10 +37,11 @@ from submission.bench.answers.prompts import (
     render_prompt,
 )
 from submission.bench.policy.rollout import ended, mark_cut
+from submission.bench.run.budget import Deadline, until
 from submission.bench.run.run_folder import read_json, write_json
+from submission.bench.settings.config import CHECK_SECONDS
+from submission.bench.settings.limits import within
 
-
-# %%
 LAST_NUMBER = re.compile(r"[-−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?!.*\d)", re.DOTALL)
 
 
@@ -198,7 +195,6 @@ def read_answers(
     return answered, found["seconds"]
 
 
-# %%
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share.
 

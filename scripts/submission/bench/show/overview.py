@@ -1,12 +1,11 @@
-# %% tags=["plumbing"]
+"""Overview."""
+
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# %% tags=["modules-only"]
 from submission.bench.settings.config import PROFILES, RECIPES, Profile, Source
 
-# %% tags=["plumbing"]
 # Tables of the configuration, printed from it, so that they say what a run does.
 
 

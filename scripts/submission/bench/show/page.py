@@ -1,16 +1,14 @@
-# %% [markdown]
-# ### A page to take away
-#
-# `report.html`: tables, plots and samples in one file that needs no network.
+"""A page to take away.
 
-# %% tags=["plumbing"]
+`report.html`: tables, plots and samples in one file that needs no network.
+"""
+
 import base64
 import html
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# %% tags=["modules-only"]
 from submission.bench.show.evaluate import Answered
 from submission.bench.show.report import (
     domain_table,
@@ -20,7 +18,6 @@ from submission.bench.show.report import (
     samples_table,
 )
 
-# %% tags=["plumbing"]
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }

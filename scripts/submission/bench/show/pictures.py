@@ -1,4 +1,5 @@
-# %% tags=["plumbing"]
+"""Pictures."""
+
 import pathlib
 from collections.abc import Mapping
 from typing import Any

@@ -1,10 +1,9 @@
-# %% [markdown]
-# ### Plots
-#
-# They show the numbers of `metrics.jsonl` and `results.json`. Colours are Okabe and Ito's, which
-# colour-blind readers can tell apart; dashes and hatches do the same in grey.
+"""Plots.
 
-# %%
+They show the numbers of `metrics.jsonl` and `results.json`. Colours are Okabe and Ito's, which
+colour-blind readers can tell apart; dashes and hatches do the same in grey.
+"""
+
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +11,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-# %% tags=["modules-only"]
 from submission.bench.show.evaluate import wilson
 from submission.bench.show.pictures import show
 from submission.bench.show.report import STAGE_TITLES
 
-# %% tags=["plumbing"]
 BLUE, ORANGE, GREEN, GREY, PINK = "#0072B2", "#E69F00", "#009E73", "#999999", "#CC79A7"
 COLOURS = {"stock": GREY, "after_sft": ORANGE, "after_grpo": BLUE}
 DASHES = ("-", "--", ":")

@@ -1,9 +1,8 @@
-# %% [markdown]
-# ### Tables
-#
-# They show the numbers that also stand in `results.json`, and what the model said.
+"""Tables.
 
-# %%
+They show the numbers that also stand in `results.json`, and what the model said.
+"""
+
 import collections
 import html
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-# %% tags=["modules-only"]
 from submission.bench.show.evaluate import Answered
 
-# %% tags=["plumbing"]
 STAGE_TITLES = {"stock": "stock", "after_sft": "after SFT", "after_grpo": "after GRPO"}
 
 

@@ -1,11 +1,10 @@
-# %% [markdown]
-# ### TensorBoard and Weights & Biases
-#
-# `metrics.jsonl` is the record. TensorBoard's files are written beside it
-# (`tensorboard --logdir outputs/tensorboard`). Weights & Biases is asked only if `WANDB_PROJECT` is
-# set. A board that fails is left out from then on, with a warning.
+"""TensorBoard and Weights & Biases.
 
-# %%
+`metrics.jsonl` is the record. TensorBoard's files are written beside it
+(`tensorboard --logdir outputs/tensorboard`). Weights & Biases is asked only if `WANDB_PROJECT` is
+set. A board that fails is left out from then on, with a warning.
+"""
+
 import os
 import shutil
 import warnings
@@ -14,13 +13,11 @@ from typing import Any
 
 import tensorboardX
 
-# %% tags=["modules-only"]
-from submission.bench.settings.config import Run
 from submission.bench.run.metrics import read_lines
 from submission.bench.run.run_folder import RunFolder, settings_of
+from submission.bench.settings.config import Run
 
 
-# %%
 def scalars(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line, by names that both boards sort by stage.
 
