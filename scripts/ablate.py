@@ -37,7 +37,7 @@ from submission.bench.rows import prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
 from submission.bench.settings import config
 from submission.bench.show import evaluate
-from submission.essay import grpo, rewards, sft
+from submission.essay import grpo, profiles, rewards, sft
 
 GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
@@ -214,7 +214,7 @@ class Bench:
     def of(cls, out: pathlib.Path, seed: int, recipe: str) -> "Bench":
         """Reads tokenizer and rows."""
         asked = {"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0", "RECIPE": recipe}
-        run = config.read_run(asked, "cpu")
+        run = profiles.read_run(asked, "cpu")
         settings = dataclasses.replace(run.profile.grpo, steps=GRPO_STEPS, save_every=GRPO_STEPS)
         profile = dataclasses.replace(run.profile, grpo=settings, guards=NO_GUARDS)
         run = dataclasses.replace(run, profile=profile)

@@ -37,6 +37,7 @@ from jax.sharding import Mesh
 from submission.bench.policy import model, rollout
 from submission.bench.rows import data, packing, prepared
 from submission.bench.settings import config
+from submission.essay import profiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ PEAKS = {"NVIDIA H200": (989e12, 4.8e12)}  # dense bfloat16 FLOP/s; bytes/s of m
 def large(name: str) -> Large:
     """The 1B on one GPU of 80 GB or more, or the tiny model with everything small."""
     is_tiny = name == "tiny"
-    profile = config.TINY if is_tiny else config.KAGGLE
+    profile = profiles.TINY if is_tiny else profiles.KAGGLE
     settings = dataclasses.replace(
         profile.grpo,
         steps=3 if is_tiny else 4,
@@ -73,7 +74,7 @@ def large(name: str) -> Large:
         lengths=config.Lengths(prompt=256, completion=16 if is_tiny else 256),
         remat=False,
     )
-    run = dataclasses.replace(config.read_run({"PROFILE": "tiny"}, "cpu"), profile=profile)
+    run = dataclasses.replace(profiles.read_run({"PROFILE": "tiny"}, "cpu"), profile=profile)
     if is_tiny:
         small = dataclasses.replace(run.model, shape=run.model.shape | dict(num_layers=1))
         return Large(small, run, 2, 128, (2, 8), 16, 16)

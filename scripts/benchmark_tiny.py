@@ -35,7 +35,7 @@ from submission.bench.policy import losses, model, rollout, updates
 from submission.bench.rows import curriculum, data, packing, prepared
 from submission.bench.run import budget, metrics, run_folder, stages
 from submission.bench.settings import config
-from submission.essay import grpo, rewards
+from submission.essay import grpo, profiles, rewards
 
 # --- Rollout ------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ def measure_vocabulary(
     )
     thin = config.StockModel("thin", "gemma3", "", shape=shape, dtype="float32")
     policy = random_policy(thin, model.make_mesh(), ADAPTER)
-    loss = losses.chunked_sft_loss(config.KAGGLE.vocabulary_chunk)
+    loss = losses.chunked_sft_loss(profiles.KAGGLE.vocabulary_chunk)
     if side == "stock":
         loss = peft_trainer._default_loss_fn
     graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)

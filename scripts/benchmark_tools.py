@@ -16,6 +16,7 @@ from tunix.generate import sampler as sampler_lib
 
 from submission.bench.policy import decoding, model
 from submission.bench.settings import config
+from submission.essay import profiles
 
 SECONDS = "seconds"
 Numbers = dict[str, float]
@@ -82,7 +83,7 @@ def random_policy(
 
 def tiny_parts() -> tuple[config.Run, Mesh, Any, Any]:
     """The tiny profile's run, mesh and tokenizer, and a function that makes its policy."""
-    run = config.read_run({"PROFILE": "tiny"}, "cpu")
+    run = profiles.read_run({"PROFILE": "tiny"}, "cpu")
     mesh, folder = model.make_mesh(), model.locate(run.model, minutes=1)
 
     def make() -> nnx.Module:

@@ -254,7 +254,7 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
       BuildError: a chapter is missing or clashes with another, or the recipe is unknown.
     """
     sys.path.insert(0, str(CHAPTERS.parent))
-    from submission.bench.settings.config import RECIPES
+    from submission.essay.profiles import RECIPES
 
     if recipe not in RECIPES:
         raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")

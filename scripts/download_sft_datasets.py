@@ -34,6 +34,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sentencepiece
 
+from submission.essay import profiles
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -88,14 +90,14 @@ def find_run(options: argparse.Namespace) -> Any:
     except ValueError as error:
         raise PreparationError(str(error)) from error
     for name in (part.strip() for part in options.switch_on.split(",") if part.strip()):
-        if name not in config.SOURCES:
+        if name not in profiles.SOURCES:
             raise PreparationError(
-                f"There is no source {name!r}. There are: {', '.join(config.SOURCES)}."
+                f"There is no source {name!r}. There are: {', '.join(profiles.SOURCES)}."
             )
-        if not config.SOURCES[name].on and name not in config.SWITCHED_ON:
+        if not profiles.SOURCES[name].on and name not in profiles.SWITCHED_ON:
             raise PreparationError(
-                f"The source {name!r} is off ({config.SOURCES[name].licence}). Switch it on in the "
-                "environment: SWITCHED_ON."
+                f"The source {name!r} is off ({profiles.SOURCES[name].licence}). Switch it on in "
+                "the environment: SWITCHED_ON."
             )
     environment = {
         "PROFILE": options.profile,
@@ -103,10 +105,10 @@ def find_run(options: argparse.Namespace) -> Any:
         "RUN_SEED": str(options.seed),
     }
     try:
-        run = config.read_run(environment, platform="cpu")
+        run = profiles.read_run(environment, platform="cpu")
         if options.model:
-            config.pick("model", options.model, config.STOCK_MODELS)
-            profile = dataclasses.replace(run.profile, model=options.model)
+            stock = config.pick("model", options.model, profiles.STOCK_MODELS)
+            profile = dataclasses.replace(run.profile, model=stock)
             run = dataclasses.replace(run, profile=profile)
     except ValueError as error:
         raise PreparationError(str(error)) from error
@@ -140,7 +142,7 @@ def pin(source: Any) -> Any:
 
 def pinned(run: Any) -> Any:
     """The run with all its sources pinned, each looked up once."""
-    from submission.bench.settings.config import RECIPES
+    from submission.essay.profiles import RECIPES
 
     pin_once = functools.cache(pin)
 

@@ -38,7 +38,7 @@ from flax import nnx
 from tunix.models.gemma3 import model as gemma3
 
 import tasks
-from submission.bench.settings.config import STOCK_MODELS
+from submission.essay.profiles import STOCK_MODELS
 
 HOME = tasks.DATA / "tiny_gemma"
 STOCK = STOCK_MODELS["gemma3_tiny_it"]

@@ -23,8 +23,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from submission.bench.answers import prompts
-from submission.bench.settings import config
 from submission.bench.show import overview, pictures, plots, report
+from submission.essay import profiles
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MOST_WORDS = 1500  # what Kaggle allows
@@ -70,7 +70,7 @@ def unwrapped(text: str) -> str:
 
 def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """The text, as Markdown."""
-    run = config.read_run({"PROFILE": "kaggle"}, "cpu")
+    run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
     last, first = results["evaluation"]["after_grpo"], results["evaluation"]["stock"]
     gain = last["accuracy"] - first["accuracy_lenient"]
     hours = ", ".join(f"{name} {length:.2f} h" for name, length in pictures.PLAN_HOURS.items())
@@ -82,7 +82,7 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
 LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`, and leaves open how
 much work to show. GRPO then rewards answers that exact checkers find right, and nothing that is
-out of format. So the model finds out for itself how much work leads to right answers. One notebook
+out of format. On the tiny model that moves the policy to its most careful style. One notebook
 does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
 minutes: every score below is from there, and can be checked by anyone.
 
@@ -107,7 +107,7 @@ sampler stops.
 
 ## Data
 
-{overview.sources_table(run.recipe, [run.profile.name])}
+{overview.sources_table([run.profile])}
 
 Each row's gold answer passes its own checker, each row fits the token limits whole, and what
 resembles a held-out row is dropped. Sources whose licence is non-commercial or not stated are off.
@@ -123,7 +123,7 @@ quality and no measure of it. 426 attacks on these rewards earn no more than an 
 
 ## Settings
 
-{overview.settings_table(run.recipe)}
+{overview.settings_table(profiles.PROFILES.values())}
 
 ## Results on a CPU
 

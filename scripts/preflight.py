@@ -28,7 +28,7 @@ from tpu_programs import PROGRAMS, make_target, run_for
 from tpu_stock import compare_with_stock
 from tpu_target import tpu_devices
 
-from submission.bench.settings import config
+from submission.essay import profiles
 
 
 def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    models = [name for name, one in config.STOCK_MODELS.items() if one.handle]
+    models = [name for name, one in profiles.STOCK_MODELS.items() if one.handle]
     parser.add_argument("--model", choices=models, action="append", help="default: both")
     parser.add_argument("--topology", default="v5e:2x4", help="also v5e:4x4, v5e:8x8")
     parser.add_argument("--json", type=pathlib.Path, help="write the results here")

@@ -107,7 +107,7 @@ def notebook_to_run(recipe: str) -> Any:
     """The committed notebook; for a recipe that needs more chapters, the one built for it."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import build_notebook
-    from submission.bench.settings.config import RECIPES
+    from submission.essay.profiles import RECIPES
 
     if recipe in RECIPES and RECIPES[recipe].rewards.get("extras"):
         return build_notebook.build(recipe)

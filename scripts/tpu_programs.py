@@ -21,7 +21,7 @@ from tunix.sft import peft_trainer
 from submission.bench.policy import decoding, losses, memory, model, updates
 from submission.bench.rows import packing
 from submission.bench.settings import config
-from submission.essay import grpo
+from submission.essay import grpo, profiles
 
 PAD, EOS = 0, 1  # Gemma's
 
@@ -90,15 +90,13 @@ def abstract_policy(run: config.Run, mesh: Mesh, stock_layout: bool = False) -> 
 
 def run_for(name: str, layers: int | None) -> config.Run:
     """The `kaggle` run of a model, or of its first few layers."""
-    run = config.read_run({"PROFILE": "kaggle"}, "tpu")
-    run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, model=name))
+    run = profiles.read_run({"PROFILE": "kaggle"}, "tpu")
+    stock = profiles.STOCK_MODELS[name]
     if layers:
-        preset = model.tunix_config(run.model)
+        preset = model.tunix_config(stock)
         shape = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
-        config.STOCK_MODELS[name] = dataclasses.replace(
-            config.STOCK_MODELS[name], shape=shape | {"num_layers": layers}
-        )
-    return run
+        stock = dataclasses.replace(stock, shape=shape | {"num_layers": layers})
+    return dataclasses.replace(run, profile=dataclasses.replace(run.profile, model=stock))
 
 
 def make_target(run: config.Run, devices: list[Any]) -> Target:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from submission.bench.policy import model
 from submission.bench.run import checkpoints
 from submission.bench.settings import config
+from submission.essay import profiles
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -28,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=ROOT / "outputs",
         help="the folder of a run (default: outputs), its checkpoints/actor, or one step in it",
     )
-    parser.add_argument("--profile", choices=config.PROFILES, help="default: by the hardware")
+    parser.add_argument("--profile", choices=profiles.PROFILES, help="default: by the hardware")
 
 
 def opened(
@@ -41,7 +42,7 @@ def opened(
     """
     checkpoint = options.checkpoint.resolve()
     os.chdir(ROOT)  # the configuration's paths are relative to the repository
-    run = config.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
+    run = profiles.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
     try:
         step = checkpoints.find_step(checkpoint)
     except FileNotFoundError as error:

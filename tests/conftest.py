@@ -22,18 +22,19 @@ from submission.bench.policy import model  # noqa: E402
 from submission.bench.rows import prepared  # noqa: E402
 from submission.bench.run import budget, run_folder, stages  # noqa: E402
 from submission.bench.settings import config  # noqa: E402
+from submission.essay import profiles  # noqa: E402
 
 
 def short_run(out, **changes):
     """The tiny profile with a handful of steps."""
     profile = dataclasses.replace(
-        config.TINY,
+        profiles.TINY,
         # Eight rows, to be split over eight devices.
-        sft=dataclasses.replace(config.TINY.sft, steps=4, rows=8, save_every=2),
+        sft=dataclasses.replace(profiles.TINY.sft, steps=4, rows=8, save_every=2),
         grpo=dataclasses.replace(
-            config.TINY.grpo, steps=3, prompts=4, generations=4, micro_prompts=4, save_every=2
+            profiles.TINY.grpo, steps=3, prompts=4, generations=4, micro_prompts=4, save_every=2
         ),
-        evaluation=dataclasses.replace(config.TINY.evaluation, rows=16, batch_size=8),
+        evaluation=dataclasses.replace(profiles.TINY.evaluation, rows=16, batch_size=8),
     )
     return config.Run(
         **{
@@ -80,7 +81,7 @@ def mesh():
 
 @pytest.fixture(scope="session")
 def tiny_folder():
-    return model.locate(config.STOCK_MODELS["gemma3_tiny_it"], minutes=1)
+    return model.locate(profiles.STOCK_MODELS["gemma3_tiny_it"], minutes=1)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +94,9 @@ def make_policy(tiny_folder, mesh):
     """Makes a fresh policy on the tiny stock Gemma, in the dtype asked for."""
 
     def make(dtype="float32", seed=0):
-        stock = dataclasses.replace(config.STOCK_MODELS["gemma3_tiny_it"], dtype=dtype)
+        stock = dataclasses.replace(profiles.STOCK_MODELS["gemma3_tiny_it"], dtype=dtype)
         loaded = model.load_stock(stock, tiny_folder, mesh)
-        return model.add_adapter(loaded, config.TINY.adapter, seed, mesh)
+        return model.add_adapter(loaded, profiles.TINY.adapter, seed, mesh)
 
     return make
 
@@ -103,5 +104,5 @@ def make_policy(tiny_folder, mesh):
 @pytest.fixture(scope="session")
 def rows(tokenizer):
     """The rows of a run, by stage, as the notebook reads them."""
-    run = config.read_run({"PROFILE": "tiny"}, "cpu")
+    run = profiles.read_run({"PROFILE": "tiny"}, "cpu")
     return prepared.rows_of_run(run, tokenizer)

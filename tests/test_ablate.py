@@ -14,7 +14,7 @@ from conftest import moved
 from submission.bench.answers import prompts
 from submission.bench.policy import model, rollout
 from submission.bench.settings import config
-from submission.essay import grpo, rewards, sft
+from submission.essay import grpo, profiles, rewards, sft
 
 EOS = 1
 
@@ -68,8 +68,8 @@ def test_the_stock_reference_is_the_stock_model(make_policy):
 
 def test_the_kl_estimator_is_tunix_default():
     with ablate.stock_kl():
-        assert grpo.algorithm_config(config.TINY).kl_loss_mode == "kl"
-    assert grpo.algorithm_config(config.TINY).kl_loss_mode == "low_var_kl"
+        assert grpo.algorithm_config(profiles.TINY).kl_loss_mode == "kl"
+    assert grpo.algorithm_config(profiles.TINY).kl_loss_mode == "low_var_kl"
 
 
 def test_without_master_weights_small_updates_round_away():

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from submission.bench.answers import checkers
 from submission.bench.answers.prompts import Example
 from submission.bench.rows import adapters
-from submission.bench.settings import config
 from submission.bench.settings.config import Source
+from submission.essay import profiles
 
 # --- One row at a time ----------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ def test_the_examples_in_the_docstrings_hold():
 
 
 def test_every_public_source_has_an_adapter_and_its_columns():
-    used = {source.adapter for source in config.SOURCES.values()}
+    used = {source.adapter for source in profiles.SOURCES.values()}
     assert used <= set(adapters.ADAPTERS)
     assert set(adapters.ADAPTERS) == set(adapters.COLUMNS)
 
@@ -460,7 +460,7 @@ def served(tmp_path_factory):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_row_of_the_published_schema_arrives_as_an_example(served, name):
     hub, read = served
-    source = config.SOURCES[name]
+    source = profiles.SOURCES[name]
     path, schema, row, expected = PUBLISHED[name]
     empty = dict.fromkeys(row)  # a row of nulls must be a reason, not an error
     if schema is None:
@@ -491,5 +491,5 @@ def test_a_row_of_the_published_schema_arrives_as_an_example(served, name):
 
 
 def test_every_public_source_was_served():
-    adapters_served = {config.SOURCES[name].adapter for name in PUBLISHED}
+    adapters_served = {profiles.SOURCES[name].adapter for name in PUBLISHED}
     assert adapters_served == set(adapters.ADAPTERS)

@@ -5,41 +5,41 @@ import re
 import pytest
 
 import submission
-from submission.bench.settings import config
+from submission.essay import profiles
 
 CHAPTERS = pathlib.Path(submission.__file__).parent
 
 
 def test_unknown_profile_names_the_known_ones():
     with pytest.raises(ValueError, match=r"Unknown profile 'laptop'.*tiny, kaggle"):
-        config.read_run({"PROFILE": "laptop"}, "cpu")
+        profiles.read_run({"PROFILE": "laptop"}, "cpu")
 
 
 def test_unknown_recipe_names_the_known_ones():
     with pytest.raises(ValueError, match=r"Unknown recipe 'magic'.*worked_only"):
-        config.read_run({"RECIPE": "magic"}, "cpu")
+        profiles.read_run({"RECIPE": "magic"}, "cpu")
 
 
 def test_a_recipe_without_rows_in_the_profile_is_refused():
     with pytest.raises(ValueError, match=r"'worked_only' has no rows in profile 'kaggle'"):
-        config.read_run({"PROFILE": "kaggle", "RECIPE": "worked_only"}, "cpu")
+        profiles.read_run({"PROFILE": "kaggle", "RECIPE": "worked_only"}, "cpu")
 
 
 @pytest.mark.parametrize("name", ["MINUTES", "RUN_SEED"])
 @pytest.mark.parametrize("value", ["soon", "-1", "nan"])
 def test_a_variable_that_is_no_number_is_named(name, value):
     with pytest.raises(ValueError, match=name):
-        config.read_run({name: value}, "cpu")
+        profiles.read_run({name: value}, "cpu")
 
 
 def test_the_hardware_chooses_the_profile_and_the_environment_overrides_it():
-    assert config.read_run({}, "tpu").profile.name == "kaggle"
-    assert config.read_run({}, "cpu").profile.name == "tiny"
-    assert config.read_run({"PROFILE": "tiny"}, "tpu").profile.name == "tiny"
+    assert profiles.read_run({}, "tpu").profile.name == "kaggle"
+    assert profiles.read_run({}, "cpu").profile.name == "tiny"
+    assert profiles.read_run({"PROFILE": "tiny"}, "tpu").profile.name == "tiny"
 
 
 def test_empty_variables_count_as_unset():
-    run = config.read_run(
+    run = profiles.read_run(
         dict.fromkeys(("PROFILE", "RECIPE", "MINUTES", "RUN_SEED", "OUT"), ""), ""
     )
     assert (run.profile.name, run.recipe, run.seed, run.minutes, run.out) == (
@@ -52,7 +52,7 @@ def test_empty_variables_count_as_unset():
 
 
 def test_batches_divide_as_tunix_wants_them():
-    for profile in config.PROFILES.values():
+    for profile in profiles.PROFILES.values():
         assert profile.grpo.prompts % (profile.grpo.micro_prompts or 1) == 0
         # Whatever passes the limits on tokens fits a packed row.
         assert profile.sft.shortest >= profile.lengths.prompt + profile.lengths.completion
@@ -72,15 +72,15 @@ def test_no_chapter_asks_which_profile_it_is():
 @pytest.mark.parametrize("environment", [{"RECIPE": "continue"}, {"START_FROM": "/somewhere"}])
 def test_an_earlier_run_and_the_recipe_that_continues_it_need_each_other(environment):
     with pytest.raises(ValueError, match="START_FROM, the folder of an earlier run, need each"):
-        config.read_run(environment, "cpu")
-    assert config.read_run({"RECIPE": "continue", "START_FROM": "x"}, "cpu").start_from == "x"
+        profiles.read_run(environment, "cpu")
+    assert profiles.read_run({"RECIPE": "continue", "START_FROM": "x"}, "cpu").start_from == "x"
 
 
 def test_a_time_limit_of_nothing_is_refused_and_so_is_an_unclear_resume():
     with pytest.raises(ValueError, match="MINUTES='0' is out of range"):
-        config.read_run({"MINUTES": "0"}, "cpu")
+        profiles.read_run({"MINUTES": "0"}, "cpu")
     with pytest.raises(ValueError, match="Unknown RESUME 'yes'"):
-        config.read_run({"RESUME": "yes"}, "cpu")
+        profiles.read_run({"RESUME": "yes"}, "cpu")
 
 
 def test_both_stock_models_are_chosen_by_one_field(monkeypatch):
@@ -88,6 +88,6 @@ def test_both_stock_models_are_chosen_by_one_field(monkeypatch):
         ("gemma3_1b_it", "google/gemma-3/flax/gemma3-1b-it"),
         ("gemma2_2b_it", "google/gemma-2/flax/gemma2-2b-it"),
     ):
-        profile = dataclasses.replace(config.KAGGLE, model=name)
-        monkeypatch.setitem(config.PROFILES, "kaggle", profile)
-        assert config.read_run({}, "tpu").model.handle == handle
+        profile = dataclasses.replace(profiles.KAGGLE, model=profiles.STOCK_MODELS[name])
+        monkeypatch.setitem(profiles.PROFILES, "kaggle", profile)
+        assert profiles.read_run({}, "tpu").model.handle == handle

@@ -16,8 +16,7 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 from conftest import moved, short_run
 from submission.bench.answers import prompts
 from submission.bench.policy import decoding, losses, model, rollout
-from submission.bench.settings import config
-from submission.essay import grpo
+from submission.essay import grpo, profiles
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early
@@ -58,7 +57,7 @@ def gemma_2(mesh):
     stock = gemma2_lib.Gemma(shape, rngs=nnx.Rngs(1))
     large = jax.tree.map(lambda x: 8 * x.astype(jnp.float32), nnx.state(stock))
     nnx.update(stock, large)
-    return moved(model.add_adapter(stock, config.TINY.adapter, 0, mesh), 0.05)
+    return moved(model.add_adapter(stock, profiles.TINY.adapter, 0, mesh), 0.05)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import sentencepiece
 from submission.bench.rows import data, prepared
 from submission.bench.settings import config
 from submission.bench.settings.config import Lengths, Source
+from submission.essay import profiles
 
 TOKENIZER = "data/tiny_gemma/tokenizer.model"
 
@@ -54,20 +55,20 @@ def mixed(tmp_path, monkeypatch):
     write(tmp_path / "gsm8k" / "train.jsonl", *map(story, range(30)))
     write(tmp_path / "gsm8k" / "test.jsonl", *map(story, range(25, 40)))
     gsm8k = Source("gsm8k", str(tmp_path / "gsm8k"), domain="math", licence="MIT")
-    bundled = Source("bundled", config.BUNDLED, ("tasks/grpo",), rows=50)
+    bundled = Source("bundled", profiles.BUNDLED, ("tasks/grpo",), rows=50)
     profile = dataclasses.replace(
-        config.TINY,
+        profiles.TINY,
         name="mixed",
         sft_sources={"warm_start_grpo": (Source("glaive", str(tmp_path / "glaive")),)},
         grpo_sources=(gsm8k, bundled),
         evaluation=dataclasses.replace(
-            config.TINY.evaluation, sources=(dataclasses.replace(gsm8k, split="test"),), rows=12
+            profiles.TINY.evaluation, sources=(dataclasses.replace(gsm8k, split="test"),), rows=12
         ),
     )
     profile = dataclasses.replace(
         profile, sft=dataclasses.replace(profile.sft, minimum_kept=0.5), lengths=Lengths(64, 80)
     )
-    monkeypatch.setitem(config.PROFILES, "mixed", profile)
+    monkeypatch.setitem(profiles.PROFILES, "mixed", profile)
     return profile
 
 
@@ -127,7 +128,7 @@ def test_the_manifest_says_where_the_rows_are_from(folder):
     assert glaive["dropped"] == {"duplicates": 1, f"over {6 * 144} characters": 1}
     gsm8k, bundled = manifest["stages"]["grpo"]["sources"]
     assert gsm8k["licence"] == "MIT"
-    assert bundled["revision"] == f"sha256:{sha256(config.BUNDLED)}"
+    assert bundled["revision"] == f"sha256:{sha256(profiles.BUNDLED)}"
     assert manifest["tokenizer"] == sha256(TOKENIZER)
     assert manifest["packages"]["datasets"]
     assert manifest["recipe"] == "warm_start_grpo"
@@ -272,7 +273,7 @@ from submission.bench.rows import prepared
 from submission.bench.settings import config
 options = ["--out", sys.argv[1], "--tokenizer", sys.argv[2]]
 download_sft_datasets.main(options)
-run = config.read_run({"PROFILE": "kaggle"}, "cpu")
+run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
 tokenizer = sentencepiece.SentencePieceProcessor(model_file=sys.argv[2])
 read = prepared.read_rows(run, tokenizer)
 profile = dataclasses.replace(run.profile, prepared=sys.argv[1])
@@ -287,7 +288,7 @@ def serve_public_datasets(hub):
     """A few rows in the schema of each dataset of the kaggle profile but one."""
 
     def serve(name, **subsets):
-        source = config.SOURCES[name]
+        source = profiles.SOURCES[name]
         files = {
             f"{subset}/{split}-00000-of-00001.parquet": hub_server.parquet(list(rows))
             for subset, splits in subsets.items()

@@ -4,8 +4,8 @@ from submission.bench.answers import prompts
 from submission.bench.answers.prompts import Example
 from submission.bench.policy import model
 from submission.bench.run import budget
-from submission.bench.settings import config
 from submission.bench.show import evaluate
+from submission.essay import profiles
 
 
 def answered(text, example, tokens=5, stopped=True):
@@ -90,7 +90,7 @@ def test_the_interval_contains_the_share_and_stays_in_range(successes, n):
 
 
 def test_batches_do_not_change_the_answers(make_policy, tokenizer, rows):
-    lengths = config.TINY.lengths
+    lengths = profiles.TINY.lengths
     sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
     first = rows["held_out"].examples[:10]
 
@@ -105,7 +105,7 @@ def test_batches_do_not_change_the_answers(make_policy, tokenizer, rows):
 
 
 def test_stock_gemma_knows_some_answers_and_no_tags(make_policy, tokenizer, rows):
-    lengths = config.TINY.lengths
+    lengths = profiles.TINY.lengths
     sampler = model.make_sampler(make_policy(), tokenizer, lengths.prompt + lengths.completion)
     answers = evaluate.answer_greedily(
         sampler, rows["held_out"].examples[:200], 200, lengths.prompt, lengths.completion

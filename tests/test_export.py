@@ -17,11 +17,11 @@ from tunix.models.gemma3 import params_safetensors as gemma3_reader
 from conftest import moved
 from submission.bench.answers import prompts
 from submission.bench.run import checkpoints
-from submission.bench.settings import config
+from submission.essay import profiles
 
 ADAPTERS = {
-    "gemma3": config.TINY.adapter,
-    "gemma2": dataclasses.replace(config.TINY.adapter, rank=4),
+    "gemma3": profiles.TINY.adapter,
+    "gemma2": dataclasses.replace(profiles.TINY.adapter, rank=4),
 }
 READERS = {"gemma3": gemma3_reader, "gemma2": gemma2_reader}
 FAMILIES = pytest.mark.parametrize("family", ["gemma3", "gemma2"])

@@ -17,7 +17,7 @@ from submission.bench.policy import losses
 from submission.bench.rows import curriculum, data
 from submission.bench.run import checkpoints
 from submission.bench.settings import config
-from submission.essay import grpo, rewards, sft
+from submission.essay import grpo, profiles, rewards, sft
 
 
 def adapter(policy):
@@ -57,13 +57,13 @@ def expected_gradient(mode):
 
 def test_trap_3_the_stock_kl_has_no_gradient_and_ours_has():
     stock = grpo_learner.GRPOConfig(num_generations=2).kl_loss_mode
-    ours = grpo.algorithm_config(config.TINY).kl_loss_mode
+    ours = grpo.algorithm_config(profiles.TINY).kl_loss_mode
     assert float(jnp.abs(expected_gradient(stock)).max()) < 1e-6
     assert float(jnp.abs(expected_gradient(ours)).max()) > 0.05
 
 
 def test_the_kl_gradient_points_back_to_the_reference():
-    ours = grpo.algorithm_config(config.TINY).kl_loss_mode
+    ours = grpo.algorithm_config(profiles.TINY).kl_loss_mode
     towards = jnp.array([0.3, -0.7, 1.2, 0.1]) - jnp.array([1.0, 0.2, -0.4, 0.3])
     assert float(jnp.vdot(expected_gradient(ours), towards)) > 0
 
@@ -136,7 +136,7 @@ def test_reference_old_policy_and_loss_share_one_temperature(
 
 
 def test_the_learner_trains_with_the_chunked_loss():
-    name = grpo.algorithm_config(config.TINY).policy_loss_fn
+    name = grpo.algorithm_config(profiles.TINY).policy_loss_fn
     assert function_registry.get_policy_loss_fn(name) is losses.chunked_grpo_loss
 
 
@@ -182,13 +182,13 @@ def test_a_run_goes_on_from_an_earlier_one_with_fresh_rows(
 ):
     """GRPO's next prompts are the ones that the earlier run would have drawn next."""
     _, _, _, folder = trained
-    recipe = config.RECIPES["continue"]
+    recipe = profiles.RECIPES["continue"]
     run = short_run(tmp_path / "next", start_from=str(folder.path), recipe="continue")
     run = dataclasses.replace(run, profile=recipe.applied(run.profile))
     assert run.profile.sft.steps == 0
     assert run.sft_sources == ()
     assert run.profile.grpo.optimizer.peak_rate == pytest.approx(
-        0.3 * config.TINY.grpo.optimizer.peak_rate
+        0.3 * profiles.TINY.grpo.optimizer.peak_rate
     )
     policy, drawn = make_policy(), []
     earlier = checkpoints.restore_earlier(policy, folder.path)

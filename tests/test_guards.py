@@ -8,7 +8,7 @@ from flax import nnx
 from conftest import session_of, short_run
 from submission.bench.run import checkpoints, guards
 from submission.bench.settings import config
-from submission.essay import grpo, sft
+from submission.essay import grpo, profiles, sft
 
 LIMITS = config.Guards(window=4)
 GOOD = {"in_format": 0.95, "tokens": 30.0, "entropy": 0.3, "kl": 0.03}
@@ -97,7 +97,7 @@ def test_past_the_limit_it_goes_back_to_the_last_good_save_at_half_the_rate(trai
     assert (actor / "4.astray").is_dir()
     assert checkpoints.checkpoint_steps(actor) == [0, 2, 6]
     rates = [line["learning_rate"] for line in report["history"]]
-    end = config.TINY.grpo.optimizer.peak_rate * config.TINY.grpo.optimizer.end_share
+    end = profiles.TINY.grpo.optimizer.peak_rate * profiles.TINY.grpo.optimizer.end_share
     assert rates[5] == pytest.approx(0.5 * end)
     assert len(rates) == 6
 

@@ -8,7 +8,7 @@ import pytest
 from kaggle.api.kaggle_api_extended import KaggleApi
 
 from conftest import ROOT
-from submission.bench.settings import config
+from submission.essay import profiles
 
 FOLDER = ROOT / "scripts" / "kaggle"
 METADATA = json.loads((FOLDER / "kernel-metadata.json").read_text())
@@ -54,5 +54,5 @@ def test_the_client_would_refuse_a_wrong_one(push, tmp_path):
 
 
 def test_it_attaches_the_model_that_the_profile_names():
-    handle = config.STOCK_MODELS[config.KAGGLE.model].handle
+    handle = profiles.KAGGLE.model.handle
     assert METADATA["model_sources"][0].startswith(handle + "/")

@@ -17,6 +17,7 @@ from tunix.sft import utils as sft_utils
 from conftest import moved
 from submission.bench.policy import losses, model
 from submission.bench.settings import config
+from submission.essay import profiles
 
 PAD, EOS = 0, 1
 PROMPT, COMPLETION, BATCH = 6, 21, 4
@@ -30,7 +31,7 @@ def small_gemma_2(mesh, **shape):
     nnx.update(gemma_2, jax.tree.map(lambda x: x.astype(jnp.float32), nnx.state(gemma_2)))
     table = gemma_2.embedder.input_embedding
     table[...] = table[...] * 30
-    return model.add_adapter(gemma_2, dataclasses.replace(config.TINY.adapter, rank=4), 0, mesh)
+    return model.add_adapter(gemma_2, dataclasses.replace(profiles.TINY.adapter, rank=4), 0, mesh)
 
 
 @pytest.fixture(scope="module")

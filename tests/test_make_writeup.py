@@ -7,8 +7,8 @@ import pytest
 from test_page import answers, results  # noqa: F401 (fixtures)
 
 from conftest import ROOT
-from submission.bench.settings import config
 from submission.bench.show import pictures
+from submission.essay import profiles
 
 PLAN = json.loads((ROOT / "data" / "plan.json").read_text())
 
@@ -17,14 +17,14 @@ def test_the_picture_of_the_plan_shows_the_plan():
     hours = [round(length, 2) for length in PLAN["hours_by_stage"].values()]
     assert sorted(hours) == sorted(pictures.PLAN_HOURS.values())
     assert pictures.PLAN_HOURS["GRPO"] == round(PLAN["hours_by_stage"]["grpo"], 2)
-    assert PLAN["model"] == config.KAGGLE.model
+    assert PLAN["model"] == profiles.KAGGLE.model.name
 
 
 def test_it_is_short_enough_and_has_every_fact(results):  # noqa: F811
     text = make_writeup.writeup(results, PLAN)
     assert make_writeup.words(text) <= make_writeup.MOST_WORDS
     assert f"{PLAN['completions']:,} completions" in text
-    for source in config.KAGGLE.grpo_sources:
+    for source in profiles.KAGGLE.grpo_sources:
         assert source.location in text
     assert "gain -0.167" in text  # of these made-up answers
     assert "{" not in text.replace("{question}", "")

@@ -9,14 +9,15 @@ from tunix.generate import sampler as sampler_lib
 
 from submission.bench.policy import memory, model
 from submission.bench.settings import config
+from submission.essay import profiles
 
 
 def kaggle(name="gemma3_1b_it", gib=15.75, **grpo):
-    profile = config.KAGGLE
+    profile = profiles.KAGGLE
     return config.Run(
         profile=dataclasses.replace(
             profile,
-            model=name,
+            model=profiles.STOCK_MODELS[name],
             chip=dataclasses.replace(profile.chip, memory_gib=gib),
             grpo=dataclasses.replace(profile.grpo, **grpo),
         ),
@@ -34,8 +35,8 @@ def test_both_models_are_whole_on_every_chip(name, devices):
     plan = memory.plan_memory(kaggle(name), devices)
     assert plan.replicated
     assert max(plan.training, plan.rollout) <= 15.75 * 0.9 * 2**30
-    assert config.KAGGLE.grpo.prompts % plan.micro_prompts == 0
-    assert config.KAGGLE.grpo.prompts % plan.rollout_prompts == 0
+    assert profiles.KAGGLE.grpo.prompts % plan.micro_prompts == 0
+    assert profiles.KAGGLE.grpo.prompts % plan.rollout_prompts == 0
 
 
 def test_weights_are_sliced_when_they_do_not_fit():
@@ -71,8 +72,8 @@ def test_an_evaluation_starts_with_its_whole_cache_on_one_chip():
 
 def test_no_more_goes_through_at_once_than_keeps_the_chips_busy():
     plan = memory.plan_memory(kaggle(gib=96.0), 8)
-    rows = plan.micro_prompts * config.KAGGLE.grpo.generations / 8
-    assert rows * 1024 <= config.KAGGLE.chip.pass_tokens
+    rows = plan.micro_prompts * profiles.KAGGLE.grpo.generations / 8
+    assert rows * 1024 <= profiles.KAGGLE.chip.pass_tokens
 
 
 def test_a_number_in_the_configuration_is_obeyed():
@@ -87,5 +88,5 @@ def test_what_cannot_fit_is_refused_with_a_remedy():
 def test_the_adapter_is_counted_as_it_is(make_policy):
     policy = make_policy()
     trained, whole = model.adapter_size(policy)
-    assert memory.adapter_count(policy.config, config.TINY.adapter.rank) == trained
+    assert memory.adapter_count(policy.config, profiles.TINY.adapter.rank) == trained
     assert memory.parameter_count(policy.config) == whole - trained

@@ -14,10 +14,11 @@ from tunix.models.gemma import model as gemma2_lib
 import make_tiny_gemma
 from submission.bench.policy import model
 from submission.bench.settings import config
+from submission.essay import profiles
 
-GEMMA_3 = config.STOCK_MODELS["gemma3_1b_it"]
-GEMMA_2 = config.STOCK_MODELS["gemma2_2b_it"]
-TINY = config.STOCK_MODELS["gemma3_tiny_it"]
+GEMMA_3 = profiles.STOCK_MODELS["gemma3_1b_it"]
+GEMMA_2 = profiles.STOCK_MODELS["gemma2_2b_it"]
+TINY = profiles.STOCK_MODELS["gemma3_tiny_it"]
 
 
 # --- Getting the files ------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def test_gemma_2s_layout_loads_with_the_numbers_that_were_written(tmp_path, mesh
     written = sum(leaf.size for leaf in jax.tree.leaves(tree))
     assert sum(leaf.size for leaf in state.values()) == written
     # And it trains and samples like the other family.
-    policy = model.add_adapter(loaded, config.TINY.adapter, 0, mesh)
+    policy = model.add_adapter(loaded, profiles.TINY.adapter, 0, mesh)
     sampler = model.make_sampler(policy, tokenizer, 64)
     output = sampler(["1 + 2"], max_generation_steps=4, max_prompt_length=16)
     assert len(output.tokens[0]) <= 4

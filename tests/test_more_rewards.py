@@ -15,9 +15,8 @@ from conftest import moved, short_run
 from submission.bench.answers.prompts import TAGS, Completion, Example, parse, render_prompt
 from submission.bench.answers.texts import PLAIN, Vocabulary
 from submission.bench.rows import data
-from submission.bench.settings import config
 from submission.bench.settings.config import Rewards
-from submission.essay import grpo, more_rewards, rewards
+from submission.essay import grpo, more_rewards, profiles, rewards
 
 
 def test_the_examples_in_the_docstrings():
@@ -250,7 +249,7 @@ PROBLEM = Example(
     difficulty=0.5,
 )
 OPEN = dataclasses.replace(BREAD, checker="open", domain="science")
-SHAPED = config.RECIPES["shaped"].applied(config.TINY).rewards
+SHAPED = profiles.RECIPES["shaped"].applied(profiles.TINY).rewards
 FULL = Rewards(extras={"structure": 0.1, "teacher": 0.1, "confidence": 0.1})
 PURE = ("structure", "teacher", "confidence")
 

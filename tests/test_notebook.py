@@ -8,7 +8,7 @@ import pytest
 import run_notebook
 from nbclient import NotebookClient
 
-from submission.bench.settings.config import RECIPES
+from submission.essay.profiles import RECIPES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"

@@ -1,27 +1,32 @@
 """The tables of the configuration say what the configuration says."""
 
-from submission.bench.settings import config
 from submission.bench.show import overview
+from submission.essay import profiles
 
-RUN = config.read_run({"PROFILE": "kaggle"}, "cpu")
+
+def applied(recipe):
+    return [profiles.RECIPES[recipe].applied(profile) for profile in profiles.PROFILES.values()]
+
+
+RUN = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
 
 
 def test_every_profile_is_a_column_and_the_recipe_counts():
-    lines = overview.settings_table("warm_start_grpo").splitlines()
+    lines = overview.settings_table(applied("warm_start_grpo")).splitlines()
     assert lines[0] == "| setting | `tiny` | `kaggle` | reason |"
     assert "| GRPO: peak rate | 0.0008 | 5e-06 | lower" in "\n".join(lines)
-    assert "| SFT: updates, at most | 0 | 0 |" in overview.settings_table("continue")
+    assert "| SFT: updates, at most | 0 | 0 |" in overview.settings_table(applied("continue"))
 
 
 def test_no_setting_is_without_a_reason():
-    for name, value, reason in overview.settings_of_profile(config.KAGGLE):
+    for name, value, reason in overview.settings_of_profile(profiles.KAGGLE):
         assert name
         assert value
         assert reason
 
 
 def test_every_source_is_shown_with_its_licence():
-    table = overview.sources_table("warm_start_grpo", ["kaggle"])
+    table = overview.sources_table([profiles.KAGGLE])
     for source in (*RUN.sft_sources, *RUN.profile.grpo_sources):
         assert any(source.location in x and source.licence in x for x in table.splitlines())
 
@@ -37,5 +42,5 @@ def test_shares_rows_and_lengths_are_those_of_the_mixture(rows, tokenizer):
 
 
 def test_a_recipe_without_a_warm_start_has_no_source_for_one():
-    assert "| SFT |" not in overview.sources_table("continue")
-    assert "`tiny`" in overview.sources_table("worked_only")  # of which `kaggle` has no rows
+    assert "| SFT |" not in overview.sources_table(applied("continue"))
+    assert "`tiny`" in overview.sources_table(applied("worked_only"))  # `kaggle` has none

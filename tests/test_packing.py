@@ -13,8 +13,7 @@ from tunix.sft import utils as sft_utils
 from submission.bench.policy import losses
 from submission.bench.rows import data, packing
 from submission.bench.rows.data import Tokens
-from submission.bench.settings import config
-from submission.essay import sft
+from submission.essay import profiles, sft
 
 PAD = 0
 
@@ -42,7 +41,7 @@ def glaive_sizes(count, characters_per_token=4.3, prompt=60, seed=0):
     Characters are log-normal, to the published percentiles (1 %: 4.0k, 5 %: 4.9k, median 7.1k,
     95 %: 10.4k). What a token and a prompt are worth is assumed, and varied below.
     """
-    rng, kept, limits = np.random.default_rng(seed), [], config.KAGGLE.lengths
+    rng, kept, limits = np.random.default_rng(seed), [], profiles.KAGGLE.lengths
     while len(kept) < count:
         tokens = 7100 * np.exp(0.235 * rng.standard_normal(100_000)) / characters_per_token
         prompts = prompt * np.exp(0.6 * rng.standard_normal(100_000)) + 8
@@ -147,7 +146,7 @@ def test_an_example_longer_than_a_row_is_an_error():
 
 
 def test_the_bundled_rows_use_95_percent_of_the_slots(rows, tokenizer):
-    settings = config.TINY.sft
+    settings = profiles.TINY.sft
     stream = data.mixed_forever(rows["sft"], seed=0)
     tokens = (data.tokenize(tokenizer, example) for example in stream)
     batches = packing.packed_batches(tokens, settings.rows, settings.length, PAD)
@@ -162,7 +161,7 @@ def test_the_bundled_rows_use_95_percent_of_the_slots(rows, tokenizer):
 )
 def test_rows_like_glaives_use_95_percent_of_the_slots(characters_per_token, prompt):
     sizes = glaive_sizes(5000, characters_per_token, prompt)
-    settings = config.KAGGLE.sft
+    settings = profiles.KAGGLE.sft
     length = packing.row_length(sizes[:2000], settings.shortest, settings.length)
     assert packing.used_share(sizes[2000:], length) >= 0.95
 

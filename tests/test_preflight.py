@@ -15,7 +15,7 @@ import tpu_target
 from tunix.models.gemma import model as gemma2_lib
 from tunix.utils import sharding_utils
 
-from submission.bench.settings import config
+from submission.essay import profiles
 
 pytestmark = pytest.mark.skipif(
     bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()
@@ -32,9 +32,7 @@ def devices():
 @pytest.fixture(scope="module")
 def target(devices):
     """The `kaggle` profile with two layers of the tiny Gemma: the same programs, soon compiled."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.STOCK_MODELS, TINY, config.STOCK_MODELS[TINY])  # put back afterwards
-        yield tpu_programs.make_target(tpu_programs.run_for(TINY, layers=2), devices)
+    return tpu_programs.make_target(tpu_programs.run_for(TINY, layers=2), devices)
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +131,10 @@ def test_the_plan_can_be_recomputed_from_its_assumptions(plan_of):
 
 def test_the_plan_keeps_within_the_session_and_says_what_is_cut(plan_of):
     fast, slow = plan_of(decode=0.5), plan_of(decode=20.0)
-    assert config.KAGGLE.grpo.steps > fast["grpo_steps"] > slow["grpo_steps"] > 0
+    assert profiles.KAGGLE.grpo.steps > fast["grpo_steps"] > slow["grpo_steps"] > 0
     for plan in (fast, slow):
         assert plan["complete"]  # the warm start; the clock ends GRPO
-        assert plan["total_hours"] == pytest.approx(config.KAGGLE.hours, abs=1e-2)
+        assert plan["total_hours"] == pytest.approx(profiles.KAGGLE.hours, abs=1e-2)
         reserve, said = plan["hours_by_stage"]["reserve"] * 3600, plan["assumptions"]
         kept_back = said["seconds_kept_back"]
         # What is left over is what the notebook keeps back, and less than one update more.

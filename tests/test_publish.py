@@ -10,10 +10,10 @@ from kagglehub import models
 
 from conftest import moved
 from submission.bench.run import checkpoints
-from submission.bench.settings import config
 from submission.bench.show import publish
+from submission.essay import profiles
 
-RUN = config.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "cpu")
+RUN = profiles.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "cpu")
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from hub_server import Trouble
 from submission.bench.answers.prompts import Example
 from submission.bench.rows import reading
 from submission.bench.rows.reading import Retry, SourceDown
-from submission.bench.settings import config
 from submission.bench.settings.config import Source
+from submission.essay import profiles
 
 GLAIVE = dict(adapter="glaive", location="glaiveai/reasoning-v1-20m")
 DOLLY = dict(adapter="dolly", location="databricks/databricks-dolly-15k")
@@ -202,7 +202,7 @@ def test_a_pinned_commit_is_read_although_the_branch_has_moved(hub, read):
 
 def test_a_local_folder_has_no_revision(tmp_path):
     assert reading.resolve_revision(Source("glaive", str(tmp_path))) == "local"
-    assert reading.resolve_revision(config.WORKED) == "local"
+    assert reading.resolve_revision(profiles.WORKED) == "local"
 
 
 # --- Trouble that passes ----------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_nothing_listening_ends_in_one_clear_message(tmp_path):
     script = """
 from submission.bench.rows import reading
 from submission.bench.settings import config
-next(reading.read_source(config.SOURCES['gsm8k'], retry=reading.Retry(first_wait=0.1)))
+next(reading.read_source(profiles.SOURCES['gsm8k'], retry=reading.Retry(first_wait=0.1)))
 """
     done = subprocess.run(
         [sys.executable, "-c", script],

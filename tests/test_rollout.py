@@ -13,8 +13,7 @@ from conftest import moved, short_run
 from submission.bench.answers import prompts
 from submission.bench.policy import rollout
 from submission.bench.rows import data
-from submission.bench.settings import config
-from submission.essay import grpo
+from submission.essay import grpo, profiles
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +126,7 @@ def test_rollouts_come_from_the_policy_as_it_is_now(make_policy, tokenizer, mesh
 
 
 def test_trap_7_sampling_explores_and_evaluation_is_greedy(tmp_path):
-    for profile in config.PROFILES.values():
+    for profile in profiles.PROFILES.values():
         chosen = grpo.rollout_config(short_run(tmp_path, profile=profile))
         assert chosen.top_p == 1.0  # None would be greedy
         assert chosen.temperature > 0

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import short_run
 from submission.bench.run import run_folder
-from submission.bench.settings import config
+from submission.essay import profiles
 
 
 def unfinished(out, **changes):
@@ -115,7 +115,7 @@ def test_an_unfinished_run_of_another_configuration_is_refused_with_the_differen
 def test_what_a_run_is_does_not_depend_on_where_it_runs(monkeypatch):
     settings = run_folder.settings_of(short_run("/a"))
     assert settings == run_folder.settings_of(short_run("/b", minutes=3.0))
-    assert settings["grpo.optimizer.peak_rate"] == config.TINY.grpo.optimizer.peak_rate
+    assert settings["grpo.optimizer.peak_rate"] == profiles.TINY.grpo.optimizer.peak_rate
     assert not [name for name in settings if "compilation_cache" in name]
     sources = [name for name in settings if name.startswith("sft_sources.")]
     assert "sft_sources.warm_start_grpo.0.location" in sources

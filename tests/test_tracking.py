@@ -8,10 +8,10 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from submission.bench.run import metrics, run_folder
-from submission.bench.settings import config
 from submission.bench.show import tracking
+from submission.essay import profiles
 
-RUN = config.read_run({"PROFILE": "tiny"}, "cpu")
+RUN = profiles.read_run({"PROFILE": "tiny"}, "cpu")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from flax import nnx  # noqa: E402
 
 from submission.bench.policy import model  # noqa: E402
 from submission.bench.run import checkpoints, metrics  # noqa: E402
-from submission.bench.settings import config  # noqa: E402
+from submission.essay import profiles  # noqa: E402
 
 RESULTS = HERE / "RESULTS.md"
 PATIENCE = 900.0  # seconds for any child: longer is a hang
@@ -143,9 +143,9 @@ class Judge:
     """Loads what a run has left, as the judges do."""
 
     def __init__(self) -> None:
-        stock, mesh = config.STOCK_MODELS["gemma3_tiny_it"], model.make_mesh()
+        stock, mesh = profiles.STOCK_MODELS["gemma3_tiny_it"], model.make_mesh()
         loaded = model.load_stock(stock, model.locate(stock, 1), mesh)
-        self.policy = model.add_adapter(loaded, config.TINY.adapter, 0, mesh)
+        self.policy = model.add_adapter(loaded, profiles.TINY.adapter, 0, mesh)
 
     def loads(self, out: pathlib.Path) -> bool:
         """Is the highest step whole, in both folders? No step at all is no fault."""

@@ -51,6 +51,9 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # %%
 # bench
 
+# %%
+# inline: essay/profiles
+
 # %% [markdown]
 # ## Your overall training and evaluation strategy
 #
@@ -108,13 +111,14 @@ if profile.compilation_cache:
 # %%
 from IPython.display import HTML, Markdown, display
 
-display(Markdown(settings_table(run.recipe)))
+side_by_side = [RECIPES[run.recipe].applied(each) for each in PROFILES.values()]
+display(Markdown(settings_table(side_by_side)))
 
 # %% [markdown]
 # Where the rows come from. Sources whose licence is non-commercial or not stated are off.
 
 # %%
-display(Markdown(sources_table(run.recipe)))
+display(Markdown(sources_table(side_by_side)))
 
 # %% [markdown]
 # The names that the judges use. The greedy `INF_` settings are theirs, the others are this

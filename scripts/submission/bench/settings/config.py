@@ -11,7 +11,6 @@ which order, from which rows.
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,39 +26,6 @@ class StockModel:
     folder: str = ""
     shape: Mapping[str, Any] | None = None  # Tunix ModelConfig fields; None: Tunix's preset
     dtype: str = "bfloat16"
-
-
-STOCK_MODELS = {
-    model.name: model
-    for model in (
-        StockModel(
-            "gemma3_1b_it", "gemma3", "gemma3-1b-it", handle="google/gemma-3/flax/gemma3-1b-it"
-        ),
-        StockModel(
-            "gemma2_2b_it", "gemma2", "gemma2-2b-it", handle="google/gemma-2/flax/gemma2-2b-it"
-        ),
-        StockModel(
-            "gemma3_tiny_it",
-            "gemma3",
-            "gemma3-tiny-it",
-            folder="data/tiny_gemma",
-            # Five local layers to one global: with six, both kinds of attention exist.
-            shape=dict(
-                num_layers=6,
-                num_embed=640,
-                embed_dim=128,
-                hidden_dim=384,
-                num_heads=4,
-                head_dim=32,
-                num_kv_heads=1,
-                sliding_window_size=64,
-                local_base_frequency=10_000,
-                global_base_frequency=1_000_000,
-            ),
-            dtype="float32",  # CPUs are slow in bfloat16
-        ),
-    )
-}
 
 
 # Rows come from **sources**. A bundled source is a file of this repository and the names of
@@ -88,95 +54,6 @@ class Source:
     on: bool = True
 
 
-BUNDLED = "data/train.jsonl"
-NON_COMMERCIAL, UNSTATED = "CC-BY-NC", "none stated"
-SOURCES = {
-    "glaive": Source(
-        "glaive", "glaiveai/reasoning-v1-20m", rows=20_000, minutes=12.0, domain="other"
-    ),
-    "gsm8k": Source(
-        "gsm8k",
-        "openai/gsm8k",
-        subset="main",
-        revision="740312add88f781978c0658806c59bc2815b9866",
-        domain="math",
-        checker="number",
-        licence="MIT",
-    ),
-    "mbpp": Source(
-        "mbpp",
-        "google-research-datasets/mbpp",
-        subset="full",
-        domain="code",
-        checker="code",
-        licence="CC-BY-4.0",
-    ),
-    "arc_easy": Source(
-        "arc",
-        "allenai/ai2_arc",
-        subset="ARC-Easy",
-        domain="science",
-        checker="choice",
-        licence="CC-BY-SA-4.0",
-    ),
-    "arc_challenge": Source(
-        "arc",
-        "allenai/ai2_arc",
-        subset="ARC-Challenge",
-        domain="science",
-        checker="choice",
-        licence="CC-BY-SA-4.0",
-    ),
-    "strategyqa": Source(
-        "strategyqa", "ChilleD/StrategyQA", domain="logic", checker="boolean", licence="MIT"
-    ),
-    "writingprompts": Source(
-        "writingprompts",
-        "euclaise/writingprompts",
-        revision="35f0aa359452ba8147b34d925684fccee26679cc",
-        domain="creative",
-        rows=3_000,
-        licence="MIT",
-    ),
-    "dolly": Source("dolly", "databricks/databricks-dolly-15k", rows=6_000, licence="CC-BY-SA-3.0"),
-    "xsum": Source(
-        "xsum",
-        "EdinburghNLP/xsum",
-        revision="refs/convert/parquet",
-        domain="summarization",
-        rows=3_000,
-        licence=UNSTATED,
-        on=False,
-    ),
-    "mixture_of_thoughts": Source(
-        "mixture_of_thoughts",
-        "open-r1/Mixture-of-Thoughts",
-        subset="science",
-        domain="science",
-        rows=5_000,
-        licence=UNSTATED,
-        on=False,
-    ),
-    "rar_science": Source(
-        "rar_science",
-        "ScaleAI/RaR-Science",
-        revision="4b69f832234a7b10a2fe24d82616872e725115fb",
-        domain="science",
-        rows=3_000,
-        licence=UNSTATED,
-        on=False,
-    ),
-    "sciq": Source(
-        "sciq",
-        "allenai/sciq",
-        domain="science",
-        checker="choice",
-        licence=NON_COMMERCIAL,
-        on=False,
-    ),
-}
-
-
 def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     """`known[name]`, or an error that lists what there is.
 
@@ -189,7 +66,7 @@ def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     return known[name]
 
 
-def switched_on(names: str) -> tuple[str, ...]:
+def switched_on(names: str, known: Mapping[str, Source]) -> tuple[str, ...]:
     """Names of sources that are off above, from the environment: SWITCHED_ON=sciq,xsum.
 
     Raises:
@@ -197,16 +74,8 @@ def switched_on(names: str) -> tuple[str, ...]:
     """
     found = tuple(name.strip() for name in names.split(",") if name.strip())
     for name in found:
-        pick("source in SWITCHED_ON", name, SOURCES)
+        pick("source in SWITCHED_ON", name, known)
     return found
-
-
-SWITCHED_ON = switched_on(os.environ.get("SWITCHED_ON", ""))
-
-
-def sources_named(*names: str) -> tuple[Source, ...]:
-    """The sources of these names that are on, or have been switched on by name."""
-    return tuple(SOURCES[name] for name in names if SOURCES[name].on or name in SWITCHED_ON)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,7 +231,7 @@ class Profile:
     """Where we run, and everything that follows from it."""
 
     name: str
-    model: str  # one of STOCK_MODELS: the one field that chooses the model
+    model: StockModel  # the one field that chooses the model
     lengths: Lengths
     adapter: Adapter
     sft: Sft
@@ -374,6 +243,7 @@ class Profile:
     generation: Generation
     chip: Chip
     hours: float  # the wall clock of a session
+    warm_start: str = "warm_start_grpo"  # the key of `sft_sources` that the recipe has chosen
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
@@ -388,107 +258,6 @@ class Profile:
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0
     compilation_cache: str = ""  # folder of JAX's persistent cache; empty: none
-
-
-# Evaluation has rows of each kind, from splits that training does not read.
-HELD_OUT_SOURCES = tuple(
-    dataclasses.replace(SOURCES[name], split=split, rows=100)
-    for name, split in (
-        ("gsm8k", "test"),
-        ("mbpp", "test"),
-        ("arc_challenge", "test"),
-        ("strategyqa", "test"),
-        ("dolly", "train"),  # it has no other; these rows are kept out of training
-    )
-)
-
-
-# The two profiles. The rates of `tiny` are over a hundred times those of `kaggle`: its weights
-# are small, and it takes 210 steps in all, not 2,000.
-
-
-ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
-WORKED = Source("bundled", BUNDLED, ("tasks/sft/short", "tasks/sft/steps"))
-
-TINY = Profile(
-    name="tiny",
-    model="gemma3_tiny_it",
-    lengths=Lengths(prompt=48, completion=80),
-    adapter=Adapter(rank=16, alpha=32.0),
-    sft=Sft(
-        steps=150,
-        rows=6,  # 16 examples
-        length=144,
-        shortest=144,
-        optimizer=Optimizer(peak_rate=3e-3),
-        save_every=50,
-        minimum_kept=0.9,
-    ),
-    grpo=Grpo(
-        steps=60,
-        prompts=16,
-        generations=8,
-        optimizer=Optimizer(peak_rate=8e-4),
-        beta=0.02,
-        save_every=20,
-    ),
-    rewards=Rewards(shortest=2, longest=30, slope=15),
-    evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),
-    sft_sources={"warm_start_grpo": (ALL_STYLES,), "worked_only": (WORKED,)},
-    grpo_sources=(Source("bundled", BUNDLED, ("tasks/grpo",)),),
-    generation=Generation(segment=40, prompt_step=48, completion_step=20),
-    chip=Chip(memory_gib=4.0),
-    hours=1.0,
-)
-
-KAGGLE = Profile(
-    name="kaggle",
-    model="gemma3_1b_it",
-    lengths=Lengths(prompt=256, completion=768),
-    adapter=Adapter(rank=64, alpha=64.0),
-    sft=Sft(
-        steps=900,
-        rows=64,
-        length=3072,
-        shortest=2048,
-        optimizer=Optimizer(peak_rate=2e-5),
-        save_every=200,
-        minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
-    ),
-    grpo=Grpo(
-        steps=4000,  # more than nine hours hold: the clock ends the stage
-        prompts=128,
-        generations=8,
-        optimizer=Optimizer(peak_rate=5e-6),
-        beta=0.04,
-        save_every=25,
-        temperature=0.9,
-    ),
-    rewards=Rewards(shortest=20, longest=400, slope=150),
-    evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=256),
-    sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
-    grpo_sources=sources_named(
-        "gsm8k",
-        "mbpp",
-        "arc_easy",
-        "arc_challenge",
-        "sciq",
-        "strategyqa",
-        "writingprompts",
-        "dolly",
-        "xsum",
-        "rar_science",
-    ),
-    generation=Generation(segment=128, prompt_step=128, completion_step=256),
-    chip=Chip(memory_gib=15.75),  # TPU v5e
-    # A notebook that is started again does not compile again. (On CPUs it gains little.)
-    compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
-    hours=9.0,
-    closing_seconds=300.0,  # a session began before its first cell, and is killed on the minute
-    remat=True,
-)
-
-PROFILES = {profile.name: profile for profile in (TINY, KAGGLE)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -513,25 +282,9 @@ class Recipe:
             rate = self.continues * grpo.optimizer.peak_rate
             optimizer = dataclasses.replace(grpo.optimizer, peak_rate=rate)
             grpo = dataclasses.replace(grpo, optimizer=optimizer)
-        return dataclasses.replace(profile, sft=sft, grpo=grpo, rewards=rewards)
-
-
-RECIPES = {
-    "warm_start_grpo": Recipe("SFT on all traces, then GRPO"),
-    "worked_only": Recipe(
-        "the control: SFT on worked traces only, then the same GRPO", "worked_only"
-    ),
-    "learnability": Recipe(
-        "prompts drawn by how much there is to learn from them",
-        curriculum=Curriculum("learnability"),
-    ),
-    "phases": Recipe("easy prompts first, hard ones last", curriculum=Curriculum("phases")),
-    "shaped": Recipe(
-        "further reward parts: trace structure, stated confidence, teacher's words",
-        rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05}),
-    ),
-    "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
-}
+        return dataclasses.replace(
+            profile, sft=sft, grpo=grpo, rewards=rewards, warm_start=self.sft
+        )
 
 
 # A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
@@ -558,14 +311,14 @@ class Run:
     @property
     def model(self) -> StockModel:
         """The stock model of the profile."""
-        return STOCK_MODELS[self.profile.model]
+        return self.profile.model
 
     @property
     def sft_sources(self) -> tuple[Source, ...]:
         """Where the rows of the warm start come from, if there is one."""
         if not self.profile.sft.steps:
             return ()
-        return self.profile.sft_sources[RECIPES[self.recipe].sft]
+        return self.profile.sft_sources[self.profile.warm_start]
 
     @property
     def cache_length(self) -> int:
@@ -587,26 +340,32 @@ def number(environment: Mapping[str, str], variable: str, kind: type) -> Any:
     return value
 
 
-def read_run(environment: Mapping[str, str], platform: str) -> Run:
+def run_asked_for(
+    environment: Mapping[str, str],
+    platform: str,
+    profiles: Mapping[str, Profile],
+    recipes: Mapping[str, Recipe],
+) -> Run:
     """The run that the environment asks for.
 
     Args:
       environment: `os.environ` or its like.
       platform: JAX's platform; a TPU means `kaggle`, anything else `tiny`.
+      profiles: by name.
+      recipes: by name.
 
     Raises:
       ValueError: an unknown profile, model or recipe, or a variable that is not a number.
     """
     default = "kaggle" if platform == "tpu" else "tiny"
-    profile = pick("profile", environment.get("PROFILE") or default, PROFILES)
+    profile = pick("profile", environment.get("PROFILE") or default, profiles)
     name = environment.get("RECIPE") or "warm_start_grpo"
-    recipe = pick("recipe", name, RECIPES)
+    recipe = pick("recipe", name, recipes)
     if recipe.sft not in profile.sft_sources:
         raise ValueError(
             f"Recipe {name!r} has no rows in profile {profile.name!r}. "
             f"SFT rows there: {', '.join(profile.sft_sources)}."
         )
-    pick("model", profile.model, STOCK_MODELS)
     resume = pick("RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True})
     start_from = environment.get("START_FROM", "")
     if bool(start_from) != bool(recipe.continues):

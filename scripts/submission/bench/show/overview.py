@@ -1,12 +1,10 @@
-"""Overview."""
+"""Tables of the configuration, printed from it, so that they say what a run does."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from submission.bench.settings.config import PROFILES, RECIPES, Profile, Source
-
-# Tables of the configuration, printed from it, so that they say what a run does.
+from submission.bench.settings.config import Profile, Source
 
 
 def settings_of_profile(profile: Profile) -> list[tuple[str, str, str]]:
@@ -18,7 +16,7 @@ def settings_of_profile(profile: Profile) -> list[tuple[str, str, str]]:
         sizes += f", or fewer of up to {sft.length:,}"
     weights = (rewards.in_format, rewards.right, rewards.length, rewards.open)
     return [
-        ("model", profile.model, "where training starts; `tiny` has one of our own"),
+        ("model", profile.model.name, "where training starts; `tiny` has one of our own"),
         ("adapter", f"LoRA, rank {adapter.rank}, alpha {adapter.alpha:g}",
          "on attention and MLP; the base stays frozen, and all roles share it"),
         ("tokens: prompt + completion", f"{lengths.prompt} + {lengths.completion}",
@@ -47,9 +45,8 @@ def settings_of_profile(profile: Profile) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
 
 
-def settings_table(recipe: str) -> str:
-    """The settings of all profiles side by side, with their reasons, as Markdown."""
-    profiles = [RECIPES[recipe].applied(profile) for profile in PROFILES.values()]
+def settings_table(profiles: Sequence[Profile]) -> str:
+    """The settings of profiles side by side, with their reasons, as Markdown."""
     columns = [settings_of_profile(profile) for profile in profiles]
     names = " | ".join(f"`{profile.name}`" for profile in profiles)
     lines = [f"| setting | {names} | reason |", "|---" * (len(profiles) + 2) + "|"]
@@ -59,9 +56,9 @@ def settings_table(recipe: str) -> str:
     return "\n".join(lines)
 
 
-def sources_of(profile: Profile, recipe: str) -> list[tuple[str, Sequence[Source]]]:
+def sources_of(profile: Profile) -> list[tuple[str, Sequence[Source]]]:
     """Which sources are for what."""
-    warm_start = profile.sft_sources.get(RECIPES[recipe].sft, ()) if profile.sft.steps else ()
+    warm_start = profile.sft_sources.get(profile.warm_start, ()) if profile.sft.steps else ()
     return [
         ("SFT", warm_start),
         ("GRPO", profile.grpo_sources),
@@ -69,20 +66,18 @@ def sources_of(profile: Profile, recipe: str) -> list[tuple[str, Sequence[Source
     ]
 
 
-def sources_table(recipe: str, names: Sequence[str] = tuple(PROFILES)) -> str:
+def sources_table(profiles: Sequence[Profile]) -> str:
     """Where the rows of the profiles come from, as Markdown."""
     lines = ["| profile | source | for | domain | licence |", "|---|---|---|---|---|"]
-    for name in names:
-        profile = RECIPES[recipe].applied(PROFILES[name])
-        for stage, sources in sources_of(profile, recipe):
+    for profile in profiles:
+        for stage, sources in sources_of(profile):
             for source in sources:
                 where = " ".join((*source.select, source.subset or "", source.split)).strip()
                 bundled = source.adapter == "bundled"
                 domain = "by row" if bundled else source.domain
                 licence = f"{source.licence}, made for this" if bundled else source.licence
-                lines.append(
-                    f"| `{name}` | {source.location} ({where}) | {stage} | {domain} | {licence} |"
-                )
+                what = f"{source.location} ({where}) | {stage} | {domain} | {licence}"
+                lines.append(f"| `{profile.name}` | {what} |")
     return "\n".join(lines)
 
 

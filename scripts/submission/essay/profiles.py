@@ -1,0 +1,209 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# ### The settings of both profiles
+#
+# A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
+# `kaggle` a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, from which rows. Each
+# number stands once, here. Nothing further down asks which profile it is in.
+
+# %% tags=["modules-only"]
+from submission.bench.settings.config import (
+    Adapter,
+    Chip,
+    Curriculum,
+    Evaluation,
+    Generation,
+    Grpo,
+    Lengths,
+    Optimizer,
+    Profile,
+    Recipe,
+    Rewards,
+    Sft,
+    Source,
+    StockModel,
+    run_asked_for,
+    switched_on,
+)
+from submission.bench.settings.more_sources import SOURCES_OFF
+
+# %%
+import dataclasses
+import functools
+import os
+
+STOCK_MODELS = {
+    model.name: model
+    for model in (
+        StockModel(
+            "gemma3_1b_it", "gemma3", "gemma3-1b-it", handle="google/gemma-3/flax/gemma3-1b-it"
+        ),
+        StockModel(
+            "gemma2_2b_it", "gemma2", "gemma2-2b-it", handle="google/gemma-2/flax/gemma2-2b-it"
+        ),
+        StockModel(
+            "gemma3_tiny_it", "gemma3", "gemma3-tiny-it", folder="data/tiny_gemma",
+            # Five local layers to one global: with six, both kinds of attention exist.
+            shape=dict(num_layers=6, num_embed=640, embed_dim=128, hidden_dim=384, num_heads=4,
+                       head_dim=32, num_kv_heads=1, sliding_window_size=64,
+                       local_base_frequency=10_000, global_base_frequency=1_000_000),
+            dtype="float32",  # CPUs are slow in bfloat16
+        ),
+    )
+}  # fmt: skip
+
+# %% [markdown]
+# Public rows are streamed from the hub, and an adapter turns each into ours. Where a licence is
+# non-commercial, or none is stated, a source is off until it is switched on by name.
+
+# %%
+SOURCES = SOURCES_OFF | {
+    "glaive": Source(
+        "glaive", "glaiveai/reasoning-v1-20m", rows=20_000, minutes=12.0, domain="other"),
+    "gsm8k": Source(
+        "gsm8k", "openai/gsm8k", subset="main", domain="math", checker="number", licence="MIT",
+        revision="740312add88f781978c0658806c59bc2815b9866"),
+    "mbpp": Source(
+        "mbpp", "google-research-datasets/mbpp", subset="full", domain="code", checker="code",
+        licence="CC-BY-4.0"),
+    "arc_easy": Source(
+        "arc", "allenai/ai2_arc", subset="ARC-Easy", domain="science", checker="choice",
+        licence="CC-BY-SA-4.0"),
+    "arc_challenge": Source(
+        "arc", "allenai/ai2_arc", subset="ARC-Challenge", domain="science", checker="choice",
+        licence="CC-BY-SA-4.0"),
+    "strategyqa": Source(
+        "strategyqa", "ChilleD/StrategyQA", domain="logic", checker="boolean", licence="MIT"),
+    "writingprompts": Source(
+        "writingprompts", "euclaise/writingprompts", domain="creative", rows=3_000, licence="MIT",
+        revision="35f0aa359452ba8147b34d925684fccee26679cc"),
+    "dolly": Source(
+        "dolly", "databricks/databricks-dolly-15k", rows=6_000, licence="CC-BY-SA-3.0"),
+}  # fmt: skip
+SWITCHED_ON = switched_on(os.environ.get("SWITCHED_ON", ""), SOURCES)  # "sciq,xsum", say
+
+
+def sources_named(*names: str) -> tuple[Source, ...]:
+    """The sources of these names that are on, or have been switched on by name."""
+    return tuple(SOURCES[name] for name in names if SOURCES[name].on or name in SWITCHED_ON)
+
+
+# Evaluation has rows of each kind, from splits that training does not read.
+HELD_OUT_SOURCES = tuple(
+    dataclasses.replace(SOURCES[name], split=split, rows=100)
+    for name, split in (
+        ("gsm8k", "test"),
+        ("mbpp", "test"),
+        ("arc_challenge", "test"),
+        ("strategyqa", "test"),
+        ("dolly", "train"),  # it has no other; these rows are kept out of training
+    )
+)
+
+# %% [markdown]
+# The rates of `tiny` are over a hundred times those of `kaggle`: its weights are small, and it
+# takes 210 steps in all.
+
+# %%
+BUNDLED = "data/train.jsonl"
+ALL_STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))
+WORKED = Source("bundled", BUNDLED, ("tasks/sft/short", "tasks/sft/steps"))
+
+TINY = Profile(
+    name="tiny",
+    model=STOCK_MODELS["gemma3_tiny_it"],
+    lengths=Lengths(prompt=48, completion=80),
+    adapter=Adapter(rank=16, alpha=32.0),
+    sft=Sft(
+        steps=150,
+        rows=6,  # 16 examples
+        length=144,
+        shortest=144,
+        optimizer=Optimizer(peak_rate=3e-3),
+        save_every=50,
+        minimum_kept=0.9,
+    ),
+    grpo=Grpo(
+        steps=60,  # 30 end alike
+        prompts=16,
+        generations=8,
+        optimizer=Optimizer(peak_rate=8e-4),
+        beta=0.02,  # of the KL term: a light pull towards the warm start
+        save_every=20,
+    ),
+    rewards=Rewards(shortest=2, longest=30, slope=15),  # words of a trace
+    evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),
+    sft_sources={"warm_start_grpo": (ALL_STYLES,), "worked_only": (WORKED,)},
+    grpo_sources=(Source("bundled", BUNDLED, ("tasks/grpo",)),),
+    generation=Generation(segment=40, prompt_step=48, completion_step=20),
+    chip=Chip(memory_gib=4.0),
+    hours=1.0,
+)
+
+# %%
+KAGGLE = Profile(
+    name="kaggle",
+    model=STOCK_MODELS["gemma3_1b_it"],
+    lengths=Lengths(prompt=256, completion=768),  # the judges read about 1,000
+    adapter=Adapter(rank=64, alpha=64.0),
+    sft=Sft(
+        steps=900,
+        rows=64,
+        length=3072,
+        shortest=2048,
+        optimizer=Optimizer(peak_rate=2e-5),
+        save_every=200,
+        minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
+    ),
+    grpo=Grpo(
+        steps=4000,  # more than nine hours hold: the clock ends the stage
+        prompts=128,  # a decode step reads all weights, however many sequences there are
+        generations=8,
+        optimizer=Optimizer(peak_rate=5e-6),  # lower than that of SFT: it moves on noise
+        beta=0.04,
+        save_every=25,
+        temperature=0.9,  # and no top-k, no top-p: what is sampled is what is trained
+    ),
+    rewards=Rewards(shortest=20, longest=400, slope=150),
+    evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=256),
+    sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
+    grpo_sources=sources_named(
+        "gsm8k", "mbpp", "arc_easy", "arc_challenge", "sciq", "strategyqa", "writingprompts",
+        "dolly", "xsum", "rar_science",
+    ),
+    generation=Generation(segment=128, prompt_step=128, completion_step=256),
+    chip=Chip(memory_gib=15.75),  # TPU v5e
+    # A notebook that is started again does not compile again. (On CPUs it gains little.)
+    compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
+    hours=9.0,
+    closing_seconds=300.0,  # a session began before its first cell, and is killed on the minute
+    remat=True,  # recompute activations in training
+)  # fmt: skip
+
+PROFILES = {profile.name: profile for profile in (TINY, KAGGLE)}
+
+# %%
+RECIPES = {
+    "warm_start_grpo": Recipe("SFT on all traces, then GRPO"),
+    "worked_only": Recipe(
+        "the control: SFT on worked traces only, then the same GRPO", "worked_only"
+    ),
+    "learnability": Recipe(
+        "prompts drawn by how much there is to learn from them",
+        curriculum=Curriculum("learnability"),
+    ),
+    "phases": Recipe("easy prompts first, hard ones last", curriculum=Curriculum("phases")),
+    "shaped": Recipe(
+        "further reward parts: trace structure, stated confidence, teacher's words",
+        rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05}),
+    ),
+    "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
+}
+read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES)
