@@ -12,7 +12,7 @@ from tunix.rl.grpo import grpo_learner
 from tunix.sft import checkpoint_manager
 
 from conftest import moved, session_of, short_run, timeless
-from submission.bench.answers import prompts
+from submission.bench.answers import prompts, scoring
 from submission.bench.policy import losses
 from submission.bench.rows import curriculum, data
 from submission.bench.run import checkpoints
@@ -353,7 +353,7 @@ def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
     run = short_run(tmp_path)
     settings = dataclasses.replace(run.profile.grpo, prompts=16)
     profile = dataclasses.replace(run.profile, grpo=settings)
-    with pytest.raises(rewards.RewardError, match="'right' has failed"):
+    with pytest.raises(scoring.RewardError, match="'right' has failed"):
         train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)
 
 

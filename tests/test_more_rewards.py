@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import moved, short_run
+from submission.bench.answers import scoring
 from submission.bench.answers.prompts import TAGS, Completion, Example, parse, render_prompt
 from submission.bench.answers.texts import PLAIN, Vocabulary
 from submission.bench.rows import data
@@ -255,7 +256,7 @@ PURE = ("structure", "teacher", "confidence")
 
 
 def score(texts, rows, weights=FULL, **context):
-    scorer = rewards.Scorer(weights, rewards.Context(**context))
+    scorer = rewards.Scorer(weights, scoring.Context(**context))
     columns = {name: [row.columns()[name] for row in rows] for name in rows[0].columns()}
     return scorer(["" for _ in texts], texts, **columns), scorer.parts(texts, columns)
 
@@ -316,7 +317,7 @@ def test_weights_move_from_the_first_to_the_last():
     weights = Rewards(
         extras={"structure": 0.1}, late={"structure": 0.0, "in_format": 0.05, "right": 0.85}
     )
-    early, middle, late = (rewards.current_weights(weights, p) for p in (0.0, 0.5, 1.0))
+    early, middle, late = (scoring.current_weights(weights, p) for p in (0.0, 0.5, 1.0))
     assert (early["structure"], middle["structure"], late["structure"]) == (0.1, 0.05, 0.0)
     assert late["right"] == 0.85
     text = [in_tags("It is 39.", "39"), in_tags(PROBLEM.trace, "39")]
@@ -352,10 +353,10 @@ quick = settings(deadline=None, max_examples=150, suppress_health_check=list(Hea
 @given(st.lists(st.tuples(noise | tagged, row), min_size=1, max_size=4), st.randoms())
 def test_every_part_is_in_range_and_the_same_alone_and_in_any_batch(pairs, rng):
     completions, rows = [parse(text) for text, _ in pairs], [e for _, e in pairs]
-    tally = rewards.Tally(0.0, grace=0)  # any failure raises
+    tally = scoring.Tally(0.0, grace=0)  # any failure raises
 
     def parts(completions, rows):
-        context = rewards.Context(vocabulary=FITTED)
+        context = scoring.Context(vocabulary=FITTED)
         return rewards.score_batch(completions, rows, FULL, context, tally)
 
     together = parts(completions, rows)
@@ -439,7 +440,7 @@ def test_gold_without_a_policy_is_a_counted_failure_that_says_what_to_do():
 
 
 def test_a_policy_that_gives_no_numbers_is_a_counted_failure():
-    scorer = rewards.Scorer(GOLD, rewards.Context(gold_probability=lambda q, t, a: [math.nan] * 2))
+    scorer = rewards.Scorer(GOLD, scoring.Context(gold_probability=lambda q, t, a: [math.nan] * 2))
     columns = {name: [value] for name, value in PROBLEM.columns().items()}
     with pytest.warns(UserWarning, match="not finite"):
         scorer([""], [in_tags("6", "39")], **columns)

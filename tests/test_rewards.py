@@ -9,7 +9,7 @@ import pytest
 from tunix.rl import reward_manager
 from tunix.rl.grpo import grpo_learner
 
-from submission.bench.answers import prompts
+from submission.bench.answers import prompts, scoring
 from submission.bench.settings.config import Rewards
 from submission.essay import rewards
 
@@ -179,20 +179,20 @@ def test_a_failure_is_counted_and_does_not_pay(broken_checker):
 def test_too_many_failures_stop_the_run(broken_checker):
     scorer = rewards.Scorer(Rewards())
     columns = {name: values * 30 for name, values in COLUMNS.items()}
-    with pytest.raises(rewards.RewardError, match=r"'right' has failed 21 of 21 times.*OSError"):
+    with pytest.raises(scoring.RewardError, match=r"'right' has failed 21 of 21 times.*OSError"):
         scorer([""] * 30, [RIGHT] * 30, **columns)
 
 
 @pytest.mark.filterwarnings("ignore:The reward part")
 def test_few_failures_among_many_do_not_stop_the_run():
-    tally = rewards.Tally(most=0.1)
+    tally = scoring.Tally(most=0.1)
     for i in range(1000):
         tally.attempt("x", (lambda: 1 / 0) if i % 20 == 0 else (lambda: 1.0), 0.0)
     assert (tally.failed["x"], tally.tried["x"]) == (50, 1000)
 
 
 def test_a_part_that_is_not_a_number_is_a_failure():
-    tally = rewards.Tally(most=0.1)
+    tally = scoring.Tally(most=0.1)
     with pytest.warns(UserWarning, match="the value is nan"):
         assert tally.attempt("x", lambda: math.nan, 0.0) == 0.0
 
@@ -204,7 +204,7 @@ def hang_in_python():
 
 @pytest.mark.parametrize("hang", [hang_in_python, lambda: time.sleep(30)])
 def test_a_scoring_that_hangs_is_a_failure_and_costs_no_more_than_its_time(hang):
-    tally = rewards.Tally(most=0.1, seconds=0.3)
+    tally = scoring.Tally(most=0.1, seconds=0.3)
     start = time.monotonic()
     with pytest.warns(UserWarning, match="TimeoutError: no answer after 0.3 seconds"):
         assert tally.attempt("x", hang, 0.0) == 0.0
@@ -215,12 +215,12 @@ def test_a_scoring_that_hangs_is_a_failure_and_costs_no_more_than_its_time(hang)
 
 
 def test_a_part_that_this_notebook_lacks_is_named():
-    with pytest.raises(ValueError, match=r"'no_such_part' is not in this notebook.*--recipe"):
+    with pytest.raises(ValueError, match=r"no reward part 'no_such_part' here.*--recipe"):
         rewards.Scorer(Rewards(extras={"no_such_part": 0.1}))
 
 
 def test_an_extra_part_cannot_push_the_reward_past_one(monkeypatch):
-    monkeypatch.setitem(rewards.EXTRA_PARTS, "all", lambda texts, *_: [1.0] * len(texts))
+    monkeypatch.setitem(scoring.EXTRA_PARTS, "all", lambda texts, *_: [1.0] * len(texts))
     scorer = rewards.Scorer(Rewards(extras={"all": 0.2}))
     assert scorer([""], [RIGHT], **COLUMNS) == [pytest.approx(1.0)]
     assert scorer([""], [WRONG], **COLUMNS) == [pytest.approx(0.3 / 1.2)]
@@ -229,7 +229,7 @@ def test_an_extra_part_cannot_push_the_reward_past_one(monkeypatch):
 def test_weights_move_with_the_progress_and_arrive():
     weights = Rewards(right=0.8, late={"right": 0.4, "length": 0.5})
     scorer = rewards.Scorer(weights)
-    now = [rewards.current_weights(weights, p)["right"] for p in (0.0, 0.5, 1.0, 2.0)]
+    now = [scoring.current_weights(weights, p)["right"] for p in (0.0, 0.5, 1.0, 2.0)]
     assert now == [0.8, pytest.approx(0.6), 0.4, 0.4]
     scorer.context.progress = 1.0
     assert scorer([""], [RIGHT], **COLUMNS) == [pytest.approx(1.0)]

@@ -4,6 +4,7 @@
 [0.0]
 """
 
-from submission.essay.rewards import combined, components, parse
+from submission.bench.answers.prompts import parse
+from submission.essay.rewards import combined, components
 
 __all__ = ["combined", "components", "parse"]

@@ -40,7 +40,8 @@ from submission.bench.policy.losses import ChunkedGRPOConfig, completion_log_pro
 from submission.bench.policy.memory import plan_memory
 from submission.bench.policy.model import DATA_AXES, frozen_copy
 from submission.bench.answers.prompts import Example
-from submission.essay.rewards import EXTRA_SETUPS, Context, Scorer, earned
+from submission.bench.answers.scoring import EXTRA_SETUPS, Context, earned
+from submission.essay.rewards import Scorer
 from submission.bench.policy.rollout import EngineConfig, PolicyRollout
 from submission.bench.run.stages import Session, Stage, finished_stage
 from submission.bench.answers.texts import PLAIN, Vocabulary

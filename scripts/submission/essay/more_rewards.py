@@ -35,7 +35,8 @@ from submission.bench.answers.prompts import (
     Example,
     render_prompt,
 )
-from submission.essay.rewards import EXTRA_PARTS, EXTRA_SETUPS, Context, components
+from submission.bench.answers.scoring import EXTRA_PARTS, EXTRA_SETUPS, Context
+from submission.essay.rewards import components
 from submission.bench.answers.texts import (
     LONGEST_TEXT,
     PLAIN,
