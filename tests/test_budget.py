@@ -12,8 +12,8 @@ from submission.bench.run.budget import (
     StoppedBySignalError,
     StopRequest,
     until,
-    within,
 )
+from submission.bench.settings.limits import within
 
 
 class Clock:
