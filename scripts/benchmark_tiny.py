@@ -32,6 +32,7 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 from tunix.sft import peft_trainer
 
 from submission.bench.policy import losses, model, rollout, updates
+from submission.bench.policy.cluster import rollout_config
 from submission.bench.rows import curriculum, data, packing, prepared
 from submission.bench.run import budget, metrics, run_folder, stages
 from submission.bench.settings import config
@@ -331,7 +332,7 @@ def stock_grpo_steps(
             role_to_mesh=dict.fromkeys(roles, mesh),
             rollout_engine="vanilla",
             # Without a seed, as stock is; it does not read the other fields of our engine.
-            rollout_config=dataclasses.replace(grpo.rollout_config(run), seed=None),
+            rollout_config=dataclasses.replace(rollout_config(run), seed=None),
             training_config=rl_cluster.RLTrainingConfig(
                 actor_optimizer=updates.injected_adamw(
                     settings.optimizer, updates.make_schedule(settings.optimizer, settings.steps)

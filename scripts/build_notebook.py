@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import hashlib
+import json
 import pathlib
 import re
 import sys
@@ -41,6 +43,8 @@ NOTEBOOK = ROOT / "submission.ipynb"
 DEFAULT_RECIPE = "warm_start_grpo"
 DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
 NOT_INSTALLED = "# --- Builds or runs the notebook"
+PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
+FIRST_SCREEN = ROOT / "data" / "first_screen.md"
 BENCH = "# bench"  # the cell in whose place the bench is put
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -125,6 +129,22 @@ def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[st
             check_imports(name, cell.source, above)
             continue
         yield name, cell
+
+
+def with_includes(source: str) -> str:
+    """Markdown with the files of ``<!-- include: FILE -->`` in it."""
+    return re.sub(
+        r"<!-- include: (\S+) -->", lambda match: (ROOT / match[1]).read_text().strip(), source
+    )
+
+
+def attachments(source: str) -> dict[str, dict[str, str]]:
+    """The pictures that Markdown shows as ``attachment:FILE``, as a cell holds them."""
+    return {
+        name: {PICTURES[pathlib.Path(name).suffix]: base64.b64encode(data).decode()}
+        for name in re.findall(r"\(attachment:(\S+?)\)", source)
+        if (data := (ROOT / name).read_bytes())
+    }
 
 
 def check_imports(chapter: str, source: str, above: list[str]) -> None:
@@ -262,11 +282,9 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
     notebook = nbformat.v4.new_notebook(metadata=METADATA)
     seen: dict[str, int] = {}
     for cell in cells:
-        source = cell.source
+        source = with_includes(cell.source) if cell.cell_type == "markdown" else cell.source
         if recipe != DEFAULT_RECIPE:
-            source = source.replace(
-                f'NOTEBOOK_RECIPE = "{DEFAULT_RECIPE}"', f'NOTEBOOK_RECIPE = "{recipe}"'
-            )
+            source = source.replace(f'\nRECIPE = "{DEFAULT_RECIPE}"', f'\nRECIPE = "{recipe}"')
         digest = hashlib.sha256(f"{cell.cell_type}\n{source}".encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
         identity = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -274,6 +292,8 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
         if cell.cell_type == "code":
             make = nbformat.v4.new_code_cell
         built = make(source, id=identity)
+        if pictures := attachments(source):
+            built.attachments = pictures
         tags = cell.metadata.get("tags", [])
         if "folded" in tags:
             built.metadata |= {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
@@ -310,6 +330,29 @@ def take_outputs(built: NotebookNode, executed: NotebookNode) -> NotebookNode:
     return built
 
 
+def first_screen(folder: pathlib.Path) -> str:
+    """What the first screen says of a run: its table, and the first held-out row before and after.
+
+    Args:
+      folder: where the run left `results.json` and `answers/`.
+    """
+    from submission.bench.show.report import results_table
+
+    results = json.loads((folder / "results.json").read_text())
+    first = {
+        name: json.loads((folder / "answers" / f"{name}.json").read_text())["answers"][0]
+        for name in ("stock", results["submission"])
+    }
+    said = [f"`{row['completion'].replace(chr(10), '↵')}`" for row in first.values()]
+    return (
+        f"{results_table(results)}\n\n"
+        "Stock Gemma is judged *leniently*, with the format forgiven. Gemma 3 1B and 2 2B: not "
+        "yet run on a TPU. Controls that do as well as GRPO here are in the last section.\n\n"
+        f"The first held-out row, *{first['stock']['question']}* "
+        f"Before: {said[0]} After: {said[1]}\n"
+    )
+
+
 def dump(notebook: NotebookNode) -> str:
     """The notebook as it is written to disk."""
     return nbformat.writes(notebook, version=4, indent=1) + "\n"
@@ -344,6 +387,9 @@ def main() -> None:
             print(f"{options.output.name} is what the chapters give.")
             return
         if options.adopt:
+            if options.output == NOTEBOOK:
+                FIRST_SCREEN.write_text(first_screen(options.adopt.parent), encoding="utf-8")
+                notebook = build(options.recipe)
             notebook = take_outputs(notebook, nbformat.read(options.adopt, as_version=4))
         elif options.output.exists():
             try:  # outputs stay for as long as the code that made them does

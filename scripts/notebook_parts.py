@@ -2,8 +2,8 @@
 
 A part of the bench is a folder of modules. In the notebook it is one cell: the imports once, then
 every top-level statement that the essay needs, directly or through other statements, in the order
-of the modules' imports. Module docstrings, comment blocks that stand alone and the examples in
-docstrings are left in the modules: they are for whoever reads a part there.
+of the modules' imports. Module docstrings, comment blocks that stand alone and all but the first
+paragraph of docstrings are left in the modules: they are for whoever reads a part there.
 """
 
 from __future__ import annotations
@@ -69,26 +69,18 @@ def names_in(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(binds), frozenset(uses)
 
 
-def without_examples(source: str) -> str:
-    """The source without the `>>>` examples of its docstrings: tests run them in the modules."""
+def in_short(source: str) -> str:
+    """The source with the first paragraph of each docstring only: the rest is in the modules."""
     lines = source.split("\n")
     dropped: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        is_documented = isinstance(node, ast.FunctionDef | ast.ClassDef)
-        if not is_documented or ast.get_docstring(node) is None:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not ast.get_docstring(node):
             continue
-        first, last = node.body[0].lineno - 1, node.body[0].end_lineno - 1  # the latter: quotes
-        inside = False
-        for i in range(first, last):
-            inside = lines[i].lstrip().startswith(">>>") or (inside and bool(lines[i].strip()))
-            if inside:
-                dropped.add(i)
-        kept = [i for i in range(first, last) if i not in dropped]
-        while kept and not lines[kept[-1]].strip():
-            dropped.add(kept.pop())
-        if dropped and kept == [first] and lines[last].strip() == '"""':
-            dropped.add(last)
-            lines[first] += '"""'
+        first, last = node.body[0].lineno - 1, node.body[0].end_lineno - 1
+        blank = next((i for i in range(first, last) if not lines[i].strip()), None)
+        if blank is not None:
+            lines[blank - 1] += '"""'
+            dropped |= set(range(blank, last + 1))
     return "\n".join(line for i, line in enumerate(lines) if i not in dropped)
 
 
@@ -233,7 +225,7 @@ def part_source(part: str, modules: Sequence[Module], kept: frozenset[int]) -> s
         blocks.append(f"# --- {module.name.split('/')[1]} ---")
         for statement in statements:
             apart = statement.is_definition or "\n" in statement.source
-            blocks.append(("\n" if apart else "") + without_examples(statement.source))
+            blocks.append(("\n" if apart else "") + in_short(statement.source))
     return grouped_imports(imports) + "\n\n" + "\n".join(blocks) if blocks else ""
 
 

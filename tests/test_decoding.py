@@ -15,8 +15,8 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import moved, short_run
 from submission.bench.answers import prompts
-from submission.bench.policy import decoding, losses, model, rollout
-from submission.essay import grpo, profiles
+from submission.bench.policy import cluster, decoding, losses, model, rollout
+from submission.essay import profiles
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early
@@ -293,7 +293,7 @@ def test_log_probs_are_those_of_the_model(gemma_3, tokenizer, mesh, questions):
 
 def test_settings_reach_the_engine_unchanged(tmp_path):
     run = short_run(tmp_path)
-    engine_settings = grpo.rollout_config(run)
+    engine_settings = cluster.rollout_config(run)
     for name, value in dataclasses.asdict(run.profile.generation).items():
         assert getattr(engine_settings, name) == value
     assert dataclasses.replace(engine_settings, segment=5).segment == 5

@@ -270,7 +270,7 @@ sys.path.insert(0, "scripts")
 import sentencepiece
 import download_sft_datasets
 from submission.bench.rows import prepared
-from submission.bench.settings import config
+from submission.essay import profiles
 options = ["--out", sys.argv[1], "--tokenizer", sys.argv[2]]
 download_sft_datasets.main(options)
 run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")

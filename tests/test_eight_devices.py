@@ -18,6 +18,7 @@ from flax import nnx
 from tpu_target import constraints_forced
 
 from conftest import short_run
+from submission.bench.policy import cluster
 from submission.bench.policy import decoding, model, rollout
 from submission.bench.rows import prepared
 from submission.bench.run import budget, run_folder, stages
@@ -40,7 +41,7 @@ rows = prepared.rows_of_run(run, tokenizer)
 forever = budget.Deadline.after(60)
 session = stages.Session(run, mesh, run_folder.open_run_folder(run), forever)
 
-engine_settings = dataclasses.replace(grpo.rollout_config(run), segment=8)
+engine_settings = dataclasses.replace(cluster.rollout_config(run), segment=8)
 texts = [render_prompt(e.question) for e in rows["grpo"].examples[:12] for _ in range(4)]
 programs = []
 made = decoding.Decoder.__init__

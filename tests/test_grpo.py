@@ -15,7 +15,7 @@ from conftest import moved, session_of, short_run, timeless
 from submission.bench.answers import prompts, scoring
 from submission.bench.policy import losses
 from submission.bench.rows import curriculum, data
-from submission.bench.run import checkpoints
+from submission.bench.run import checkpoints, group_metrics, stages
 from submission.bench.settings import config
 from submission.essay import grpo, profiles, rewards, sft
 
@@ -26,7 +26,7 @@ def adapter(policy):
 
 def train(policy, tokenizer, rows, mesh, out, **changes):
     with session_of(short_run(out, **changes), mesh) as session:
-        sft.save_first_submission(policy, session)
+        stages.save_first_submission(policy, session)
         report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
     return report, session.folder
 
@@ -219,7 +219,7 @@ def test_rows_that_the_earlier_run_did_not_have_are_drawn_from_the_beginning(cap
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
     sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(), 0)
     state = {"draws": 9, "cells": [["t", "", 0.0, 4, 0.5]], "seed": 5}
-    grpo.draw_on(sampler, state)
+    curriculum.draw_on(sampler, state)
     assert "these are drawn from the beginning" in capsys.readouterr().out
     assert (sampler.draws, sampler.seed) == (0, 0)
 
@@ -282,7 +282,7 @@ def test_micro_batches_and_two_updates_per_rollout_run(
 # --- Metrics of groups ------------------------------------------------------------------------
 
 
-def group_metrics(**changes):
+def measured(**changes):
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
     sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(memory=0.5), 0)
     scorer = rewards.Scorer(config.Rewards())
@@ -297,13 +297,17 @@ def group_metrics(**changes):
         "checker": ["number"] * 4,
         **changes,
     }
-    means = {}
-    assert grpo.metric_function(scorer, sampler, means.update, timed)(**batch) == {}
+    means, kept = {}, []
+    metrics = group_metrics.metric_function(
+        scorer, sampler, means.update, lambda *group: kept.append(group), timed
+    )
+    assert metrics(**batch) == {}
+    assert list(kept[0][2]) == list(batch["rewards"])
     return means, sampler
 
 
 def test_flat_groups_are_those_whose_rewards_are_all_equal():
-    result, _ = group_metrics()
+    result, _ = measured()
     assert result["reward"] == 0.75
     assert result["flat_groups"] == 0.5
     assert result["in_format"] == 0.0
@@ -312,15 +316,15 @@ def test_flat_groups_are_those_whose_rewards_are_all_equal():
 
 def test_the_curriculum_hears_how_its_prompts_fared():
     right = "<reasoning>It is one.</reasoning><answer>1</answer>"
-    _, sampler = group_metrics(completions=[right] * 4)
+    _, sampler = measured(completions=[right] * 4)
     (cell,) = sampler.cells.values()
     assert cell.success == pytest.approx(1 - 0.5 * 0.5**4)
 
 
 def test_open_rows_have_a_mean_of_their_own():
-    result, _ = group_metrics(checker=["number", "number", "open", "open"])
+    result, _ = measured(checker=["number", "number", "open", "open"])
     assert set(result) >= {"right", "open"}
-    everything_open, _ = group_metrics(checker=["open"] * 4)
+    everything_open, _ = measured(checker=["open"] * 4)
     assert "right" not in everything_open
 
 
@@ -348,7 +352,7 @@ def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
     monkeypatch.setattr(rewards, "check", fail)
     # The policy after a real warm start is in format; here every completion is made to be.
     monkeypatch.setattr(
-        rewards, "parse", lambda text: prompts.Completion(text, True, "6*7=42.", "42")
+        scoring, "parse", lambda text: prompts.Completion(text, True, "6*7=42.", "42")
     )
     run = short_run(tmp_path)
     settings = dataclasses.replace(run.profile.grpo, prompts=16)

@@ -6,9 +6,9 @@ import pytest
 from flax import nnx
 
 from conftest import session_of, short_run
-from submission.bench.run import checkpoints, guards
+from submission.bench.run import checkpoints, guards, stages
 from submission.bench.settings import config
-from submission.essay import grpo, profiles, sft
+from submission.essay import grpo, profiles
 
 LIMITS = config.Guards(window=4)
 GOOD = {"in_format": 0.95, "tokens": 30.0, "entropy": 0.3, "kl": 0.03}
@@ -77,7 +77,7 @@ def train(make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch):
         run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
         policy = make_policy()
         with session_of(run, mesh) as session:
-            sft.save_first_submission(policy, session)
+            stages.save_first_submission(policy, session)
             report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
         return report, session.folder.checkpoints / "actor", policy
 

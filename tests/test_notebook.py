@@ -8,6 +8,7 @@ import pytest
 import run_notebook
 from nbclient import NotebookClient
 
+import build_notebook
 from submission.essay.profiles import RECIPES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -93,10 +94,16 @@ print("JUDGES " + json.dumps({
 """
 
 
-def run(out, monkeypatch, extra=(), inject=FEWER_STEPS, **environment):
-    """Executes the notebook with few steps, as run.sh chooses it; returns it."""
+def run(out, monkeypatch, extra=(), inject=FEWER_STEPS, edits=(), **environment):
+    """Executes the notebook with few steps, as run.sh chooses it; returns it.
+
+    `edits` are pairs of what stands in a cell and what a reader puts there.
+    """
     notebook = run_notebook.notebook_to_run(environment.get("RECIPE", ""))
-    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("run = "))
+    for old, new in edits:
+        (cell,) = (cell for cell in notebook.cells if old in cell.source)
+        cell.source = cell.source.replace(old, new)
+    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("asked = "))
     if inject:
         notebook.cells.insert(place, nbformat.v4.new_code_cell(inject))
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in extra]
@@ -129,7 +136,7 @@ def executed(tmp_path_factory):
 def test_everything_is_left_where_it_belongs(executed):
     _, out = executed
     files = ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png")
-    for path in (*files, "report.html"):
+    for path in (*files, "report.html", "groups.jsonl", "plots/styles.png"):
         assert (out / path).stat().st_size > 0
     assert list((out / "tensorboard").iterdir())
     assert sum(path.is_file() for path in out.rglob("*")) < 500  # what Kaggle keeps
@@ -194,6 +201,31 @@ def test_the_same_seed_gives_the_same_results(executed, tmp_path, monkeypatch):
         return results
 
     assert timeless(tmp_path / "again") == timeless(executed[1])
+
+
+def test_a_reader_adds_rows_and_a_reward(executed, tmp_path, monkeypatch):
+    """Each of the examples in the two cells, switched on."""
+    row = {"question": "What is 2 plus {}?", "answer": "{}", "checker": "number", "trace": "2+{}."}
+    for name, first in (("my_traces", 100), ("my_rows", 200)):
+        rows = [{k: v.format(n if k != "answer" else n + 2) for k, v in row.items()}
+                for n in range(first, first + 40)]  # fmt: skip
+        lines = "".join(json.dumps(one) + "\n" for one in rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    edits = [
+        (
+            '# Source("bundled", "my_traces.jsonl")',
+            f'Source("bundled", "{tmp_path}/my_traces.jsonl")',
+        ),
+        ('# Source("bundled", "my_rows.jsonl"', f'Source("bundled", "{tmp_path}/my_rows.jsonl"'),
+        ('# "has_a_number": (', '"has_a_number": ('),
+    ]
+    notebook = run(tmp_path / "out", monkeypatch, edits=edits)
+    shown = build_notebook.dump(notebook)
+    for name in ("my_traces", "my_rows"):
+        assert f"{name}.jsonl | Apache-2.0 | 40 |" in shown
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert all("has_a_number" in line for line in lines if '"grpo"' in line)
+    assert all("has_a_number" not in line for line in lines if '"sft"' in line)
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "warm_start_grpo"])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from test_losses import small_gemma_2
 from tunix.sft import utils as sft_utils
 
-from submission.bench.policy import losses
+from submission.bench.policy import losses, model
 from submission.bench.rows import data, packing
 from submission.bench.rows.data import Tokens
-from submission.essay import profiles, sft
+from submission.essay import profiles
 
 PAD = 0
 
@@ -234,5 +234,5 @@ def test_a_row_longer_than_gemma_2s_window_would_be_wrong_and_is_refused(mesh):
     alone = [token_losses(policy, stock_inputs(x, 96)) for x in unpacked(batch)]
     assert np.abs(packed - np.concatenate(alone)).max() > 1e-3
     with pytest.raises(ValueError, match=r"96 tokens .* window of 32.*sft\.length"):
-        sft.require_window(policy, 96)
-    sft.require_window(policy, 32)
+        model.require_window(policy, 96)
+    model.require_window(policy, 32)

@@ -353,7 +353,7 @@ def test_nothing_listening_ends_in_one_clear_message(tmp_path):
     """The real client, told to talk to an address where nothing listens."""
     script = """
 from submission.bench.rows import reading
-from submission.bench.settings import config
+from submission.essay import profiles
 next(reading.read_source(profiles.SOURCES['gsm8k'], retry=reading.Retry(first_wait=0.1)))
 """
     done = subprocess.run(

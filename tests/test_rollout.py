@@ -11,9 +11,9 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import moved, short_run
 from submission.bench.answers import prompts
-from submission.bench.policy import rollout
+from submission.bench.policy import cluster, rollout
 from submission.bench.rows import data
-from submission.essay import grpo, profiles
+from submission.essay import profiles
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def policy(make_policy):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     run = short_run(tmp_path_factory.mktemp("rollout"))
-    return grpo.rollout_config(run)
+    return cluster.rollout_config(run)
 
 
 @pytest.fixture
@@ -127,6 +127,6 @@ def test_rollouts_come_from_the_policy_as_it_is_now(make_policy, tokenizer, mesh
 
 def test_trap_7_sampling_explores_and_evaluation_is_greedy(tmp_path):
     for profile in profiles.PROFILES.values():
-        chosen = grpo.rollout_config(short_run(tmp_path, profile=profile))
+        chosen = cluster.rollout_config(short_run(tmp_path, profile=profile))
         assert chosen.top_p == 1.0  # None would be greedy
         assert chosen.temperature > 0

@@ -114,14 +114,14 @@ def test_a_finished_sft_is_not_made_again(whole_sft, make_policy, tokenizer, row
     with session_of(run, mesh) as session:
         policy = make_policy()
         report = train_sft(session, policy, tokenizer, rows)
-        sft.save_first_submission(policy, session)
+        stages.save_first_submission(policy, session)
         other = make_policy(seed=1)
         again = train_sft(session, other, tokenizer, rows)
         assert again == report
         requires_equal(*(jax.tree.leaves(nnx.state(p, nnx.LoRAParam)) for p in (policy, other)))
         saved = session.folder.checkpoints / "actor" / "0"
         before = saved.stat().st_mtime_ns
-        sft.save_first_submission(policy, session)  # it is there
+        stages.save_first_submission(policy, session)  # it is there
         assert saved.stat().st_mtime_ns == before
         # Its only save is lost: it is said, and nothing is trained on a stock policy.
         for step in (session.folder.checkpoints / "sft").iterdir():
@@ -155,7 +155,7 @@ def grpo_run(out, kind="uniform", **changes):
 
 
 def train_grpo(session, policy, tokenizer, rows):
-    sft.save_first_submission(policy, session)
+    stages.save_first_submission(policy, session)
     return grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
 
 

@@ -32,7 +32,7 @@ PROFILES["tiny"] = dataclasses.replace(
 def program(faults: str = "", changes: str = "{}") -> str:
     """The code cells of the notebook, the settings above and the faults in their places."""
     sources = [cell.source for cell in build_notebook.build().cells if cell.cell_type == "code"]
-    place = next(i for i, source in enumerate(sources) if source.startswith("run = "))
+    place = next(i for i, source in enumerate(sources) if source.startswith("asked = "))
     sources.insert(place, f"SMALL_CHANGES = {changes}\n{SMALL}")
     place = next(i for i, source in enumerate(sources) if source.startswith("deadline = "))
     sources.insert(place, faults)

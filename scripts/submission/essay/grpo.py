@@ -1,131 +1,58 @@
 # %% [markdown]
-# ### Stage 2: GRPO
+# ### GRPO, the objective and the learner
 #
-# For every prompt the policy writes a *group* of completions. Each earns its reward, and its
-# *advantage* is how far it lies above the mean of its group, in standard deviations. The
-# policy makes what lay above more likely, and what lay below less. A group in which all earn
-# the same teaches nothing.
+# For a prompt the policy $\pi_\theta$ writes a group of $G$ completions $o_1 \dots o_G$ with rewards
+# $r_1 \dots r_G$. What is maximised is, as Tunix computes it (Shao et al. 2024, equation 3):
 #
-# Tunix's `GRPOLearner` does the work, with the chunked log-probabilities in its loss, in the
-# reference and in the old policy. Its defaults are set right in three places:
+# $$\frac{1}{G}\sum_{i=1}^{G}\frac{1}{|o_i|}\sum_{t}\Big[\min\big(\rho_{it}A_i,\
+# \mathrm{clip}(\rho_{it},1-\epsilon,1+\epsilon)\,A_i\big)-\beta\,D_{it}\Big]$$
 #
-# - **The KL term pulls.** Tunix's default estimator, log p − log p_ref, has an expected
-#   gradient of zero as a loss term, whatever its weight. `low_var_kl` (Schulman's k3) has not.
-# - **The reference is the warm start**: the same base with a frozen copy of the SFT adapter.
-# - **Everything sampled counts**: no top-k and no top-p, so that the distribution that is
-#   sampled is the one whose log-probabilities are trained.
+# | symbol | what it is | computed by |
+# |---|---|---|
+# | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group | Tunix; by hand below |
+# | $\rho_{it}$ | how much likelier a token is since it was sampled | `exp(logps_BC - old_BC)` |
+# | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
+# | $D_{it}$ | KL from the warm start, by Schulman's k3 | `kl_loss_mode="low_var_kl"` |
+# | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
+#
+# The lines with `_BC` are in `chunked_grpo_loss`, in part 3 of the bench. Three defaults of Tunix are
+# set otherwise. Its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, has no gradient in
+# expectation. Its reference is whatever model it is handed; here it is a frozen copy of the warm
+# start. And `top_p=None` would make it greedy; here all that is sampled can be trained.
 
 # %%
-import dataclasses
 import functools
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from tunix.rl import rl_cluster
-from tunix.sft import sharding_utils as input_sharding
 
 # %% tags=["modules-only"]
-from submission.bench.run.budget import Deadline
-from submission.bench.settings.config import Profile, Run
-from submission.bench.rows.curriculum import PromptSampler
-from submission.bench.rows.data import Mixture, prompt_columns
-from submission.bench.run.guards import sampled_reward, signs_of_collapse
-from submission.bench.policy.losses import ChunkedGRPOConfig, completion_log_probs
+from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabulary
+from submission.bench.policy.cluster import ChunkedCluster, rollout_config
+from submission.bench.policy.losses import ChunkedGRPOConfig
 from submission.bench.policy.memory import plan_memory
 from submission.bench.policy.model import DATA_AXES, frozen_copy
-from submission.bench.answers.prompts import Example
-from submission.bench.answers.scoring import EXTRA_SETUPS, Context, earned
-from submission.essay.rewards import Scorer
-from submission.bench.policy.rollout import EngineConfig, PolicyRollout
-from submission.bench.run.stages import Session, Stage, finished_stage
-from submission.bench.answers.texts import PLAIN, Vocabulary
-from submission.bench.policy.trimming import TrimmedLearner, in_trimmed_parts
+from submission.bench.policy.rollout import PolicyRollout
+from submission.bench.policy.trimming import TrimmedLearner
 from submission.bench.policy.updates import make_optimizer
+from submission.bench.rows.curriculum import PromptSampler, draw_on
+from submission.bench.rows.data import Mixture, prompt_columns
+from submission.bench.run.budget import Deadline
+from submission.bench.run.group_metrics import metric_function
+from submission.bench.run.guards import sampled_reward, signs_of_collapse
+from submission.bench.run.stages import Session, Stage, finished_stage
+from submission.bench.settings.config import Profile, Run
+from submission.bench.show.groups import GroupLog
+from submission.essay.rewards import Scorer
+
 
 # %%
 SPARE_STEPS = 10.0  # no step is begun unless so many fit: one that is as slow still ends in time
-
-
-def metric_function(
-    scorer: Scorer, sampler: PromptSampler, record: Callable[..., None], cluster: Any
-) -> Callable[..., dict[str, Any]]:
-    """A metric function with the signature that Tunix's learner calls; `record` gets the means.
-
-    Among them is what each part of the reward has earned (`from_…`), and where the time went.
-    """
-
-    def group_metrics(
-        prompts: Sequence[str],
-        completions: Sequence[str],
-        rewards: np.ndarray,
-        advantages: np.ndarray,
-        **columns: Any,
-    ) -> dict[str, Any]:
-        """Means of the reward and its parts, and the share of groups that teach nothing.
-
-        A group is flat when all its completions earn the same: every advantage is zero. The
-        curriculum hears here how its prompts fared.
-        """
-        parts = scorer.parts(completions, columns)
-        is_open = np.array([checker == "open" for checker in columns["checker"]])
-        success = np.where(is_open, parts["open"], parts["right"])
-        sampler.record(columns["question"], success)
-        groups: dict[str, list[float]] = {}
-        for prompt, reward in zip(prompts, rewards, strict=True):
-            groups.setdefault(prompt, []).append(float(reward))
-        flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
-        means = {
-            "reward": np.mean(rewards),
-            "in_format": np.mean(parts["in_format"]),
-            "flat_groups": np.mean(flat),
-        }
-        if is_open.any():
-            means["open"] = np.mean(success[is_open])
-        if not is_open.all():
-            for name in ("right", "length"):
-                means[name] = np.mean(np.array(parts[name])[~is_open])
-        for name in scorer.weights.extras:
-            means[name] = np.mean(parts[name])
-        as_arrays = {name: np.array(values) for name, values in parts.items()}
-        gains = earned(as_arrays, scorer.weights, scorer.context.progress)
-        means |= {f"from_{name}": np.mean(x) for name, x in gains.items() if name in means}
-        record(
-            **means,
-            failed=float(scorer.tally.failed.total()),
-            rollout_seconds=cluster.rollout_seconds,
-            reward_seconds=scorer.seconds,
-        )
-        return {}  # nothing for Tunix's own log
-
-    return group_metrics
-
-
-def fit_vocabulary(examples: Sequence[Example]) -> Vocabulary:
-    """The words of all open rows of a run, weighted once; `PLAIN` where there are none."""
-    texts = [f"{e.question}\n{e.answer}\n{e.trace}" for e in examples if e.checker == "open"]
-    return Vocabulary.fit(texts) if texts else PLAIN
-
-
-def rollout_config(run: Run) -> EngineConfig:
-    """Sampling in training. `top_p=None` would mean greedy, whatever the temperature."""
-    settings, lengths = run.profile.grpo, run.profile.lengths
-    return EngineConfig(
-        max_tokens_to_generate=lengths.completion,
-        max_prompt_length=lengths.prompt,
-        kv_cache_size=run.cache_length,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=settings.top_k,
-        seed=jax.random.PRNGKey(run.seed),
-        vocabulary_chunk=run.profile.vocabulary_chunk,
-        **dataclasses.asdict(run.profile.generation),
-    )
 
 
 def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
@@ -139,59 +66,6 @@ def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
         kl_loss_mode="low_var_kl",
         vocabulary_chunk=profile.vocabulary_chunk,
     )
-
-
-class ChunkedCluster(rl_cluster.RLCluster):
-    """Tunix's cluster, whose reference never makes all logits at once, and which times rollouts."""
-
-    rollout_seconds: float = 0.0  # of the last one
-
-    def generate(self, *arguments: Any, **keywords: Any) -> Any:
-        """Completions, as Tunix's cluster makes them."""
-        start = time.monotonic()
-        found = super().generate(*arguments, **keywords)
-        self.rollout_seconds = time.monotonic() - start
-        return found
-
-    def get_ref_per_token_logps(
-        self,
-        prompt_tokens: jax.Array,
-        completion_tokens: jax.Array,
-        pad_id: int,
-        eos_id: int,
-        micro_batch_size: int | None = None,
-    ) -> jax.Array:
-        """The reference's log-probabilities_BC, at the temperature of sampling, as in Tunix.
-
-        Args:
-          prompt_tokens: token ids_BP, padded on the left.
-          completion_tokens: token ids_BC, padded on the right.
-          pad_id: the tokenizer's padding id.
-          eos_id: the tokenizer's eos id (not used).
-          micro_batch_size: rows at a time; by default all.
-        """
-        graph, state = nnx.split(self.inference_worker.get_model("reference"))
-        settings = self.get_rollout_config(rl_cluster.Mode.TRAIN)
-
-        def scored(*tokens: np.ndarray) -> jax.Array:
-            return completion_log_probs(
-                graph,
-                state,
-                *input_sharding.shard_input(tokens, (DATA_AXES,)),
-                pad_id=pad_id,
-                temperature=settings.temperature,
-                chunk=settings.vocabulary_chunk,
-            )
-
-        with self.cluster_config.role_to_mesh[rl_cluster.Role.REFERENCE]:
-            return in_trimmed_parts(
-                scored,
-                prompt_tokens,
-                completion_tokens,
-                rows=micro_batch_size or len(prompt_tokens),
-                pad_id=pad_id,
-                step=settings.completion_step,
-            )
 
 
 def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> rl_cluster.RLCluster:
@@ -226,55 +100,59 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
     return cluster
 
 
-def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
-    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
-    try:
-        sampler.restore(state)
-    except KeyError as error:
-        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
+# %% [markdown]
+# Tunix's learner takes batches of prompts, lets the cluster write completions, calls the rewards, and
+# updates. The `Stage` around it keeps the clock, the log and the saves, and goes on after a kill.
 
 
+# %%
+def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
+    """The clock, the log, the saves and the guards of the stage."""
+    profile = session.run.profile
+    return Stage(
+        session,
+        "grpo",
+        profile.grpo,
+        deadline,
+        subfolder="actor",
+        shown=("reward", "in_format", "right", "flat_groups"),
+        keep=profile.keep_checkpoints,
+        always=(0,),
+        updates_per_step=profile.grpo.iterations,
+        slack=SPARE_STEPS,
+        state=state,
+        signs=functools.partial(
+            signs_of_collapse, guards=profile.guards, most_tokens=profile.lengths.completion
+        ),
+        score=functools.partial(sampled_reward, guards=profile.guards),
+    )
+
+
+# %%
 def train_grpo(
     policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
 ) -> dict[str, Any]:
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
-    run, settings = session.run, session.run.profile.grpo
+    run, settings, generated = session.run, session.run.profile.grpo, 0
     if (report := finished_stage(session.folder, "grpo")) is not None:
         return report
     cluster = build_cluster(policy, tokenizer, run, session.mesh)
     scorer = Scorer(run.profile.rewards, Context(vocabulary=fit_vocabulary(rows.examples)))
-    for name in run.profile.rewards.extras:
-        if name in EXTRA_SETUPS:
-            EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
+    for name in EXTRA_SETUPS.keys() & run.profile.rewards.extras.keys():
+        EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
     sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)
-    generated = 0
+    groups = GroupLog(session.folder.groups, settings.generations)
 
     def state() -> dict[str, Any]:
-        return {
-            "calls": cluster.rollout.calls,
-            "sampler": sampler.state(),
-            "tally": scorer.tally.state(),
-            "tokens": generated,
-        }
+        return {"calls": cluster.rollout.calls, "sampler": sampler.state(),
+                "tally": scorer.tally.state(), "tokens": generated}  # fmt: skip
 
-    stage = Stage(
-        session, "grpo", settings, deadline,
-        subfolder="actor", shown=("reward", "in_format", "right", "flat_groups"),
-        keep=run.profile.keep_checkpoints, always=(0,), updates_per_step=settings.iterations,
-        slack=SPARE_STEPS, state=state,
-        signs=functools.partial(
-            signs_of_collapse,
-            guards=run.profile.guards,
-            most_tokens=run.profile.lengths.completion,
-        ),
-        score=functools.partial(sampled_reward, guards=run.profile.guards),
-    )  # fmt: skip
+    stage = grpo_stage(session, deadline, state)
     stage.attach(cluster.actor_trainer, run.profile.remat)
-    if stage.restored:
-        cluster.rollout.calls = stage.restored["calls"]
-        sampler.restore(stage.restored["sampler"])
-        scorer.tally.restore(stage.restored["tally"])
-        generated = stage.restored["tokens"]
+    if saved := stage.restored:
+        cluster.rollout.calls, generated = saved["calls"], saved["tokens"]
+        sampler.restore(saved["sampler"])
+        scorer.tally.restore(saved["tally"])
     elif "sampler" in session.earlier:
         draw_on(sampler, session.earlier["sampler"])
 
@@ -283,16 +161,17 @@ def train_grpo(
         generated += int(numbers.get("step_tokens", 0))
         stage.record(**numbers)
 
+    def keep(*group: Any) -> None:
+        groups.keep(stage.step, *group)
+
     learner = TrimmedLearner(
         rl_cluster=cluster,
         algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
-        metric_fns=[metric_function(scorer, sampler, record, cluster)],
+        metric_fns=[metric_function(scorer, sampler, record, keep, cluster)],
     )
     learner.completion_step, learner.record = run.profile.generation.completion_step, record
-    # Where the trainer is; the learner would skip as many batches, and ours begin there.
-    learner._iter_steps = learner._last_iter_step
-    cluster.global_steps = stage.start
+    learner.begin_at(stage.start)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for _ in stage.steps():

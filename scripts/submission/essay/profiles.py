@@ -7,11 +7,11 @@
 # ---
 
 # %% [markdown]
-# ### The settings of both profiles
+# ### The settings
 #
 # A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
 # `kaggle` a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, from which rows. Each
-# number stands once, here. Nothing further down asks which profile it is in.
+# number stands once, here; no cell below asks which profile it is in.
 
 # %% tags=["modules-only"]
 from submission.bench.settings.config import (
@@ -206,4 +206,4 @@ RECIPES = {
     ),
     "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
 }
-read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES)
+read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES, models=STOCK_MODELS)

@@ -1,31 +1,16 @@
 # %% [markdown]
 # ### The rewards
 #
-# Named parts, each a pure function of one parsed completion, with their weights in one table
-# (`Rewards` in the configuration); a fifth, `partly`, has no weight unless it is given one:
+# | part | worth | to *What is 6 times 7?* it pays for | and not for |
+# |---|---|---|---|
+# | `in_format` | 0.1 | `<reasoning>6*7</reasoning><answer>42</answer>` | the same, and one word more |
+# | `right` | 0.8 | `42`, `42.0`, `forty-two` | `42 or 43` |
+# | `length` | 0.1 | a trace of ordinary length, and 42 | the same trace, and 43 |
+# | `open` | 0.9 | a concrete answer, on rows without a gold one | *It depends on many factors.* |
 #
-# | part | range | pays for |
-# |---|---|---|
-# | `in_format` | 0 or 1 | the gate: out of format, everything else is 0 |
-# | `right` | 0 or 1 | the checker says that the answer is right |
-# | `length` | 0 to 1 | a trace of ordinary length, and only if the answer is right |
-# | `open` | 0 to 1 | on rows without a gold answer: the score of the parts above |
-#
-# The format is a *gate*: what does not pass it earns nothing at all, and passing it earns only
-# a tenth. After the warm start nearly every completion passes, and what is left to earn is being
-# right. Length pays only with a right answer, so that no style can make up for a wrong one.
-#
-# To the question *What is 6 times 7?* (gold answer 42):
-#
-# | part | passes | fails |
-# |---|---|---|
-# | `in_format` | `<reasoning>6*7</reasoning><answer>42</answer>` | the same, and one word more |
-# | `right` | `<answer>42.0</answer>`, `<answer>forty-two</answer>` | `<answer>42 or 43</answer>` |
-# | `length` | a trace within the band, and 42 | the same trace, and 43 |
-#
-# To *Name a use for an old jar*, the answer "Keep buttons in it, sorted by colour, on the window
-# sill where the light falls through the glass." earns 0.22 for `open`, and "It depends on many
-# factors." earns 0.
+# The format is a *gate*: what does not pass it earns nothing. After the warm start nearly every
+# completion passes, and what is left to earn is being right. Length pays only with a right answer, so
+# that no style makes up for a wrong one. Each part is a pure function of one parsed completion.
 
 # %%
 import math
@@ -72,9 +57,8 @@ def reward_right(completion: Completion, example: Example) -> float:
 
 
 # %% [markdown]
-# The length band is flat in the middle and falls on both sides, and the fall is clamped at
-# 0. (A cosine without a clamp climbs again past its period: the longest trace of all would
-# be paid like a short one.)
+# The length band is flat in the middle and falls on both sides, clamped at 0. (A cosine without a
+# clamp climbs again past its period, and pays the longest trace of all like a short one.)
 
 
 # %%
@@ -110,8 +94,8 @@ def reward_partly(completion: Completion) -> float:
 
 
 # %% [markdown]
-# The parts of a batch, and their sum. The sum is divided by what can be earned at most, so that a
-# reward stays between 0 and 1 when a recipe adds parts.
+# The parts of a batch, and their sum over what can be earned at most. A part that cannot be computed
+# is not a wrong answer: it is counted by name, and when too many fail, the run stops.
 
 
 # %%

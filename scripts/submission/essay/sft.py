@@ -1,9 +1,8 @@
 # %% [markdown]
-# ### Stage 1: the warm start
+# ### SFT, the warm start
 #
-# Tunix's `PeftTrainer`, on packed rows, with the chunked loss: the mean over the tokens of the
-# targets, their EOS included. A step of the `tiny` profile takes less than half of the time that
-# one padded example per row and Tunix's loss take for as many examples (`scripts/benchmark.py`).
+# Tunix's `PeftTrainer` on packed rows: several examples in each row, which do not see each other. The
+# loss is the mean over the tokens of the targets, their EOS included; prompts are masked.
 
 # %%
 import itertools
@@ -11,15 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from flax import nnx
-from tunix.models.gemma import model as gemma2_lib
 from tunix.sft import peft_trainer
+
+SIZED = 2000  # examples from which the length of a row is chosen
 
 # %% tags=["modules-only"]
 from submission.bench.run.budget import Deadline
-from submission.bench.run.checkpoints import restore_newest, write_step
 from submission.bench.rows.data import Mixture, Tokens, mixed_forever, tokenize
 from submission.bench.policy.losses import chunked_sft_loss
-from submission.bench.policy.model import DATA_AXES
+from submission.bench.policy.model import DATA_AXES, require_window
 from submission.bench.rows.packing import (
     PackedRows,
     packed_batches,
@@ -27,31 +26,17 @@ from submission.bench.rows.packing import (
     row_length,
     rows_per_update,
 )
-from submission.bench.run.stages import Session, Stage, finished_stage, no_stage
+from submission.bench.run.stages import (
+    Session,
+    Stage,
+    finished_stage,
+    no_stage,
+    restore_warm_start,
+)
 from submission.bench.policy.updates import make_optimizer
 
+
 # %%
-SIZED = 2000  # examples from which the length of a row is chosen
-
-
-def require_window(policy: nnx.Module, length: int) -> None:
-    """Refuses rows that Tunix's Gemma 2 would mask wrongly.
-
-    Its sliding window compares positions, which restart in a packed row, with places in the row,
-    which do not. Nothing is lost while a row is no longer than the window. (Gemma 3's model
-    compares places with places.)
-
-    Raises:
-      ValueError: it is a Gemma 2, and its window is shorter than a row.
-    """
-    window = policy.config.sliding_window_size
-    if isinstance(policy, gemma2_lib.Gemma) and window is not None and length > window:
-        raise ValueError(
-            f"Packed rows of {length} tokens are longer than Gemma 2's sliding window of {window}: "
-            "set `sft.length` in the profile to the window or less."
-        )
-
-
 def train_sft(
     policy: nnx.Module, tokenizer: Any, rows: Mixture, session: Session, deadline: Deadline
 ) -> dict[str, Any]:
@@ -110,25 +95,3 @@ def train_sft(
     slots = max(1, trainer.train_steps * row_count * length)
     print(f"sft: {trained_tokens / slots:.1%} of {slots:,} slots used, in rows of {length}")
     return stage.report(tokens=trained_tokens)
-
-
-def save_first_submission(policy: nnx.Module, session: Session) -> None:
-    """The adapter as SFT left it, as step 0 of what the judges look at, unless it is there."""
-    actor, fingerprint = session.folder.checkpoints / "actor", session.folder.fingerprint
-    if not (actor / "0").is_dir():
-        facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
-        write_step(actor, 0, policy, None, facts)
-
-
-def restore_warm_start(policy: nnx.Module, session: Session) -> None:
-    """Loads what a finished SFT has left.
-
-    Raises:
-      RuntimeError: none of its saves loads.
-    """
-    folder = session.folder
-    if restore_newest(folder.checkpoints / "sft", policy, None, folder.fingerprint) is None:
-        raise RuntimeError(
-            f"SFT is over, but no save of it in {folder.checkpoints} loads. Start anew: move the "
-            "folder away, or choose another one with OUT (or --out)."
-        )

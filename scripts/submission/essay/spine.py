@@ -9,30 +9,34 @@
 # %% [markdown]
 # # Gemma, show your work
 #
-# This notebook teaches a stock, instruction-tuned Gemma to answer with its reasoning first:
-# `<reasoning>…</reasoning><answer>…</answer>`. A LoRA adapter is warm-started on worked
-# examples (SFT) and then improved by reinforcement learning on its own answers (GRPO), both
-# in Google's Tunix, in one session. What comes out is a checkpoint in
-# `checkpoints/actor/<step>/model_params`, as the judges load it.
+# Stock Gemma learns to answer with its reasoning first, `<reasoning>…</reasoning><answer>…</answer>`, in one session on a TPU v5e-8: a LoRA warm start on worked examples (SFT), then reinforcement learning on its own answers (GRPO), both in Google's [Tunix](https://github.com/google/tunix).
 #
-# The same cells run in two places. On a Kaggle TPU v5e-8 they train Gemma 3 1B or Gemma 2 2B. On a
-# laptop's CPU they train a Gemma of 1.2 million parameters in a few minutes, so that everything
-# below can be checked by anyone. That little model was pre-trained by this project, on problems of
-# the kinds that it is asked here, and stands in for the stock one. **As committed, the outputs are
-# from such a run on a CPU** (profile `tiny`); the table near the end names its profile. Nothing is
-# simulated: the tables and plots are printed from what the run measured. What the text says of a
-# TPU is what its compiler says, and is marked so. Long cells are folded; their prose stands above
-# them.
+# <!-- include: data/first_screen.md -->
+#
+# **How to run it.** (1) *Settings › Accelerator*: TPU v5e-8, *Internet*: on. (2) *Add Input › Models*: `google/gemma-3/flax/gemma3-1b-it`. (3) *Save Version › Save & Run All*: nine hours; with `MINUTES = 30` in the cell below, a trial. (4) The submission is `outputs/checkpoints/actor/<highest step>/model_params`. On a laptop `bash scripts/run.sh` runs the same cells with the tiny Gemma in about six minutes.
+#
+# [Strategy](#Your-overall-training-and-evaluation-strategy) · [Data](#How-your-finetuning-dataset-is-created) · [Training](#Your-Tunix-finetuning-code) · [Results](#Results) · [Limits](#Other-things-you-want-the-judges-to-know)
 
 # %% tags=["folded"]
 # install: requirements.txt
+
+# %% tags=["parameters"]
+# What a run is told. An environment variable of the same name wins over a value here.
+PROFILE = ""  # "tiny" or "kaggle"; empty: kaggle on a TPU, else tiny
+MODEL = ""  # "gemma3_1b_it" or "gemma2_2b_it"; empty: the profile's
+RECIPE = "warm_start_grpo"
+MINUTES = None  # a time limit, from the first cell on; None: the session's nine hours
+RUN_SEED = 0
+RESUME = ""  # "1": go on or fail, "0": start anew; empty: go on with an unfinished run
+OUT = "outputs"
+START_FROM = ""  # for the recipe "continue": the folder of an earlier run
+PUBLISH_AS = ""  # "user/model": upload the result to Kaggle
 
 # %%
 import os
 import pathlib
 import warnings
 
-NOTEBOOK_RECIPE = "warm_start_grpo"  # the environment's RECIPE overrides it
 # Where there is no TPU, JAX would look for one at length, and Tunix would ask for W&B.
 tpu_devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
 if not tpu_devices and not any(name.startswith(("TPU_", "KAGGLE_")) for name in os.environ):
@@ -45,8 +49,24 @@ warnings.filterwarnings("ignore", "IProgress not found")
 import absl.logging
 import jax
 from flax import nnx
+from IPython.display import HTML, Markdown, display
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
+
+# %% [markdown]
+# ## Your overall training and evaluation strategy
+#
+# ![One example on its way](attachment:data/pipeline.svg)
+#
+# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and leaves open how much work to show. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing; what is in format earns what an exact checker says, or, for a story, what a score of named parts says. On the tiny model that moves the policy to its most careful style of working, which it had seen before.
+#
+# **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns, the *reference* a frozen copy that it is held near to. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
+#
+# **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between and after. Stock Gemma fails a format that it has never seen, so its accuracy is also reported *leniently*, with the format forgiven, and a gain counts only against that.
+#
+# ### What the essay stands on
+#
+# Six parts, folded, that need not be read first. Each cell is made of the modules in `scripts/submission/bench/` of the repository, where their prose and examples are.
 
 # %%
 # bench
@@ -55,49 +75,12 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # inline: essay/profiles
 
 # %% [markdown]
-# ## Your overall training and evaluation strategy
-#
-# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it
-# likes. A short warm start on examples (SFT) shows it one form, and leaves open how much work to
-# show. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes
-# those more likely that earn more than their group. What is out of format earns nothing, and what
-# is in format earns what an exact checker says, and a story, which nothing exact can check, earns a
-# score of its parts. On the tiny model that moves the policy to its most careful style of working,
-# which it had seen before; the last section has the controls that do as well.
-#
-# **The words.** LoRA (low-rank adaptation) freezes the model and trains two thin factors beside
-# each weight: the *adapter*. GRPO is group-relative policy optimisation. The *policy* is the model
-# that learns, the *reference* a frozen copy that it is held near to; how far it is from it is
-# measured by the KL divergence. A *rollout* is the writing of completions, and a *group* those of
-# one prompt. The *advantage* of a completion is how far its reward lies above the mean of its
-# group.
-#
-# **The prompt** is the question in Gemma's turn format and nothing else. A completion is
-# `<reasoning>…</reasoning><answer>…</answer>`, ended by the tokenizer's EOS, where the judges'
-# sampler stops.
-#
-# **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between
-# and after. Since stock Gemma fails a format that it has never seen, its accuracy is reported
-# leniently too, and a gain counts only against that.
+# **The run that was asked for**, by the cell of parameters, the environment, or the hardware:
 
 # %%
-draw_idea()
-
-# %% [markdown]
-# This is how nine hours of a TPU v5e-8 are to be spent on Gemma 3 1B. It is a plan, not a
-# measurement: the TPU's compiler was asked for the programs of the run, and half of the speed that
-# it allows is assumed, and three seconds an update for the host (`scripts/preflight.py` in the
-# repository). It holds 106 million tokens of SFT (at most 20,000 examples, so five or six times
-# each) and 1,184 updates of GRPO, 1,024 completions each.
-
-# %%
-draw_plan(PLAN_HOURS)
-
-# %% [markdown]
-# The run that was asked for:
-
-# %%
-run = read_run({"RECIPE": NOTEBOOK_RECIPE, **os.environ}, jax.default_backend())
+asked = dict(PROFILE=PROFILE, MODEL=MODEL, RECIPE=RECIPE, MINUTES=MINUTES, RUN_SEED=RUN_SEED,
+             RESUME=RESUME, OUT=OUT, START_FROM=START_FROM, PUBLISH_AS=PUBLISH_AS)  # fmt: skip
+run = read_run(with_environment(asked, os.environ), jax.default_backend())
 profile, lengths = run.profile, run.profile.lengths
 print(f"profile {profile.name}, model {run.model.name}, seed {run.seed}")
 print(f"recipe {run.recipe}: {RECIPES[run.recipe].about}")
@@ -106,23 +89,23 @@ if profile.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
-# The settings that matter, of both profiles. Each stands once, in the folded cells above.
-
-# %%
-from IPython.display import HTML, Markdown, display
-
-side_by_side = [RECIPES[run.recipe].applied(each) for each in PROFILES.values()]
-display(Markdown(settings_table(side_by_side)))
+# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement: the TPU's compiler was asked for the programs of the run, half of the speed that it allows is assumed, and three seconds an update for the host (`scripts/preflight.py`).
+#
+# <!-- include: data/plan.md -->
 
 # %% [markdown]
-# Where the rows come from. Sources whose licence is non-commercial or not stated are off.
+# ## How your finetuning dataset is created
+#
+# **The prompt** is the question in Gemma's turn format and nothing else: no system text, no description of the tags. A format that is learned together with a long instruction breaks when the instruction is missing; one that is learned from plain questions holds for any. **The target** ends with the tokenizer's EOS right behind `</answer>`, because that is where the judges' sampler stops. One row of SFT, as the model sees it:
 
 # %%
-display(Markdown(sources_table(side_by_side)))
+stock_folder = locate(run.model, profile.download_minutes)
+tokenizer = load_tokenizer(stock_folder)
+shown = Example("What is 17 + 25?", "42", "number", "17+25: 7+5=12, 1+2+1=4, so 42.")
+display(HTML(row_in_colour(render_prompt(shown.question), render_target(shown), "<eos>")))
 
 # %% [markdown]
-# The names that the judges use. The greedy `INF_` settings are theirs, the others are this
-# run's; the tags and the template follow with the prompt. Nothing below reads `SEED` or `INF_`.
+# The names that the judges use. The greedy `INF_` settings and `SEED` are theirs alone.
 
 # %%
 TEMPERATURE, TOP_K, TOP_P = profile.grpo.temperature, profile.grpo.top_k, profile.grpo.top_p
@@ -130,7 +113,34 @@ MAX_PROMPT_LENGTH, MAX_GENERATION_STEPS = lengths.prompt, lengths.completion
 INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 
 # %% [markdown]
-# ## How your finetuning dataset is created
+# ### Add your dataset
+#
+# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A public dataset needs the name of an adapter.
+
+# %%
+MY_SFT_ROWS = [
+    # Source("bundled", "my_traces.jsonl"),
+]
+MY_GRPO_ROWS = [
+    # Source("bundled", "my_rows.jsonl", weight=2.0),
+    # Source("gsm8k", "openai/gsm8k", subset="main", domain="math", checker="number"),
+]
+run = with_rows(run, MY_SFT_ROWS, MY_GRPO_ROWS)
+
+# %% [markdown]
+# ### From rows to a mixture
+#
+# Every row fits the token limits whole, its gold answer passes its own checker, and what is dropped is counted with the reason. What each stage draws from a source is the number of its rows to the power of a half, within limits, so that no source drowns the others.
+#
+# **Decontamination.** A row that is trained on is dropped if it asks the same as a held-out row, has one inside it, shares a passage with one, or has nearly the same words and numbers. Numbers must match: *What is 17 + 25?* and *What is 17 + 26?* are two questions.
+
+# %%
+rows = rows_of_run(run, tokenizer)
+held_out = rows["held_out"].examples
+
+# %%
+display(Markdown(mixture_table(rows, tokenizer)))
+display(Markdown(domain_rows(rows)))
 
 # %% [markdown]
 # ## Your Tunix finetuning code
@@ -141,17 +151,28 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # %%
 # inline: essay/more_rewards (recipes: shaped)
 
-# %%
-# inline: essay/sft
+# %% [markdown]
+# ### Change the reward
+#
+# A further part is a function with the signature that Tunix calls: one number in [0, 1] for each completion. It is tried on a small batch at once, and its mean is in the log under its name.
+
 
 # %%
-# inline: essay/grpo
+def has_a_number(prompts, completions, **columns):
+    """1 where the trace has a digit in it."""
+    return [float(any(map(str.isdigit, parse(text).reasoning))) for text in completions]
+
+
+MY_REWARDS = {
+    # "has_a_number": (0.05, has_a_number),
+}
+run = with_rewards(run, MY_REWARDS)
+profile = run.profile
 
 # %% [markdown]
-# ### Getting ready
+# ### The model and its adapter
 #
-# Everything that can fail for a reason outside this notebook is tried before any training:
-# the folder, the model's files, the rows, the room on the disk.
+# Everything that can fail for a reason outside this notebook is tried before any training: the model's files and the rows above, the folder and the room on the disk here. LoRA's second factor starts at zero, so the policy begins as stock Gemma.
 
 # %%
 deadline = Deadline(NOTEBOOK_START + 60 * (run.minutes or 60 * profile.hours))
@@ -159,24 +180,6 @@ deadline = deadline.before(profile.closing_seconds)
 require_parts(profile.rewards)
 folder = open_run_folder(run)
 CKPT_DIR = str(folder.checkpoints)
-stock_folder = locate(run.model, profile.download_minutes)
-tokenizer = load_tokenizer(stock_folder)
-
-# %%
-rows = rows_of_run(run, tokenizer)
-held_out = rows["held_out"].examples
-
-# %% [markdown]
-# What each stage draws from: a source's share of the mixture is its rows to the power of a half,
-# within limits, so that no source drowns the others. Lengths are medians.
-
-# %%
-display(Markdown(mixture_table(rows, tokenizer)))
-
-# %% [markdown]
-# Stock Gemma, with an adapter that does nothing yet: LoRA's second factor starts at zero.
-
-# %%
 memory_plan = plan_memory(run, jax.device_count())
 mesh = make_mesh(memory_plan.replicated)
 print(memory_plan)
@@ -191,14 +194,12 @@ session = Session(run, mesh, folder, deadline, listeners=boards(run, folder))
 
 # %%
 evaluation_sampler = make_sampler(lora_policy, tokenizer, run.cache_length)
+evaluation_sizes = (memory_plan.evaluation_rows, MAX_PROMPT_LENGTH, MAX_GENERATION_STEPS)
 answers, stages = {}, []
 
 
 def evaluate_now(name: str) -> None:
-    """Evaluates the policy as it is now, under a name in the results.
-
-    In a run that goes on, what has been evaluated before is not evaluated again.
-    """
+    """Evaluates the policy as it is now; what has been evaluated before a kill is read."""
     kept = folder.answers / f"{name}.json"
     if (before := read_answers(kept, held_out)) is not None:
         answers[name], session.evaluation_seconds = before
@@ -207,12 +208,7 @@ def evaluate_now(name: str) -> None:
         evaluation_sampler.transformer_state = nnx.variables(lora_policy)
         with mesh, session.stop.heard():
             answers[name] = answer_greedily(
-                evaluation_sampler,
-                held_out,
-                memory_plan.evaluation_rows,
-                MAX_PROMPT_LENGTH,
-                MAX_GENERATION_STEPS,
-                deadline,
+                evaluation_sampler, held_out, *evaluation_sizes, deadline
             )
         session.stop.check()
         session.evaluation_seconds = time.monotonic() - start
@@ -227,8 +223,8 @@ def evaluate_now(name: str) -> None:
 
 evaluate_now("stock")
 
-# %% [markdown]
-# ### Stage 1 runs
+# %%
+# inline: essay/sft
 
 # %%
 if run.start_from:
@@ -239,29 +235,48 @@ save_first_submission(lora_policy, session)
 
 # %%
 evaluate_now("after_sft")
+plot_sft(stages[0]["history"], folder.plots / "sft.png")
+
+# %%
+# inline: essay/grpo
 
 # %% [markdown]
-# ### Stage 2 runs
-#
-# `in_format` and `right` are shares of the sampled completions, at the sampling temperature;
-# `flat_groups` is the share of groups whose completions all earn the same. What has to come
-# afterwards, two evaluations at most and a save, is given the time that they took before, and half
-# as much again.
+# `in_format` and `right` are shares of the sampled completions; `flat_groups` is the share of groups whose completions all earn the same, and so teach nothing. What has to come afterwards is given the time that it took before, and half as much again.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
 stages.append(train_grpo(lora_policy, tokenizer, rows["grpo"], session, grpo_deadline))
 
+# %%
+plot_grpo(stages[1]["history"], folder.plots / "learning.png")
+
 # %% [markdown]
-# What is evaluated is what was saved: the highest step is read back first, as the judges
-# will do it. It has to be a good one, too. What SFT had left is compared with it on the same rows,
-# and so is a save on the way whose rewards were higher than those at the end; if one of them is
-# better by more than chance, it is saved again as the last step.
+# **The style of the traces, by step.** The warm start shows guesses, plain working, and working digit by digit. This is how often the policy samples each.
+
+# %%
+groups = read_groups(folder.groups)
+plot_styles(groups, folder.plots / "styles.png")
+
+# %% [markdown]
+# **One group, worked by hand**: the completions of one prompt from the first step, their rewards, mean and spread. The advantage is what the update multiplies each completion's log-probability with. They are compared with those that Tunix has used.
+
+# %%
+for group in groups[:1]:
+    group_rewards = np.array(group["rewards"])
+    mean, spread = group_rewards.mean(), group_rewards.std(ddof=1)
+    group_advantages = (group_rewards - mean) / (spread + 1e-6)
+    print(f"mean {mean:.3f}, spread {spread:.3f}")
+    print("as in Tunix:", np.allclose(group_advantages, group["advantages"], atol=1e-3))
+    display(HTML(group_table(group, group_advantages)))
+
+# %% [markdown]
+# ### Which step is submitted
+#
+# What is evaluated is what was saved: the highest step is read back, as the judges will do it. What SFT had left is compared with it on the same rows (McNemar's test), and so is a save on the way whose rewards were higher; if one of them is better by more than chance, it is saved again as the last step.
 
 # %%
 actor = folder.checkpoints / "actor"
 submitted, submission = restore_submission(lora_policy, actor), "after_grpo"
-print(f"checkpoints/actor/{submitted} is the last step")
 evaluate_now(submission)
 earlier = {"after_sft": 0}
 if (step := stages[-1]["better_save"]) is not None:
@@ -293,46 +308,54 @@ results = {
 }
 display(Markdown(results_table(results)))
 display(Markdown(domain_table(results)))
-
-# %%
-plots = [folder.plots / "before_after.png", folder.plots / "learning.png"]
-plot_before_after(results, plots[0])
-
-# %%
-plot_learning({stage["name"]: stage["history"] for stage in stages}, plots[1])
+plot_before_after(results, folder.plots / "before_after.png")
 
 # %% [markdown]
-# What became of the answers, by kind:
-
-# %%
-display(Markdown(kinds_table(answers)))
-
-# %% [markdown]
-# The first held-out rows, in the order of the file, with what the model made of them. ↵ is a
-# newline; `<cut>` marks a completion that did not stop by itself.
+# The first held-out rows, in the order of the file: ✓ right, ✓ right but out of format, ✗ wrong.
 
 # %%
 samples = profile.evaluation.samples
 display(HTML(samples_table(answers, samples)))
+display(Markdown(kinds_table(answers)))
 
 # %% [markdown]
-# And the first that it still gets wrong:
+# What GRPO has won and lost against the warm start, row by row:
 
 # %%
-display(HTML(samples_table(first_failures(answers, samples), samples // 2)))
+told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 2)
+print(told)
+display(HTML(samples_table(chosen, samples)))
 
 # %%
 for stage_name in ("after_sft", "after_grpo"):
     print(f"{stage_name}: words in the trace {trace_lengths(answers[stage_name])}")
 write_json(folder.results, results)
-write_page(folder.path / "report.html", results, answers, plots, samples)
+write_page(
+    folder.path / "report.html", results, answers, sorted(folder.plots.glob("*.png")), samples
+)
 close_boards(session.listeners)
 folder.release()
 
 # %% [markdown]
+# ### Ask it something
+
+
+# %%
+def ask(question: str) -> None:
+    """Shows what the policy answers, decoded as in the evaluation."""
+    evaluation_sampler.transformer_state = nnx.variables(lora_policy)
+    row = Example(question, "", "open")
+    with mesh:
+        (answer,) = answer_greedily(evaluation_sampler, [row], *evaluation_sizes)
+    display(HTML(f"{question}<br>{coloured(answer.completion.text)}"))
+
+
+ask("What is 17 + 25?")
+
+# %% [markdown]
 # ## [Optional 15pts] unrestricted mode
 #
-# One session is not the end.
+# One session is not the end. With `RECIPE = "continue"` and `START_FROM` naming the folder of an earlier run, GRPO goes on from its adapter, at 0.3 of the rate, with rows that have not been drawn yet. With `PUBLISH_AS = "user/model"` the result is uploaded in the layout from which the judges restore it.
 
 # %%
 unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(results))
@@ -340,55 +363,40 @@ unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(r
 # %% [markdown]
 # ## Other things you want the judges to know
 #
-# **Where the gain comes from, on the `tiny` profile.** Compare the two lines above: after GRPO the
-# traces are longer than after SFT. The warm start shows three levels of detail (a bare guess, one
-# equation a step, digit by digit) and leaves the choice open; GRPO finds that the careful ones are
-# right more often. That is most of the gain, and it is what we set out to teach. The model had seen
-# such working when it was pre-trained. It is not a gain everywhere: sorting and yes/no (`logic`)
-# and reversing words (`other`) end below the stock model's lenient accuracy. The control recipe
-# `worked_only` leaves the guesses out of the warm start, and ends as well: 0.718 with one seed,
-# against 0.699 ± 0.033 with three, both after 30 steps of GRPO. 60 steps end like 30 (0.700 in the
-# run above). So GRPO finds the style that pays; it has not been shown to teach one that is new.
+# **Where the gain comes from, on the `tiny` profile.** The warm start shows three levels of detail and leaves the choice open; GRPO finds that the careful ones are right more often. That is most of the gain. The model had seen such working when it was pre-trained. It is not a gain everywhere: sorting and yes/no (`logic`) and reversing words (`other`) end below the stock model's lenient accuracy.
 #
-# **What each choice is worth there.** `scripts/ablate.py` in the repository trains the tiny model
-# again and again, each time without one of the choices; `data/ablations.md` has the table with its
-# intervals, and how many seeds each row has: three, but for the two controls without guesses. Two
-# choices decide. Without the warm start GRPO learns nothing: no completion is in format, so none
-# earns anything. And GRPO takes the accuracy from 0.43 to 0.70. Nothing else makes a difference of
-# more than 0.012 in 30 steps of so small a model: without the EOS, with the same noise at every
-# step, with Tunix's KL estimator and a stock reference, without a reward for the length, without
-# the format gate (better by 0.011 ± 0.010, the one interval that misses 0), in bfloat16 without
-# master weights, and even with Tunix's defaults for all of these at once, the accuracy stays
-# between 0.69 and 0.71. So the table below is not about this small gain. It is about what a longer
-# run and a larger model would suffer from, and what it says is shown by tests, one thing at a time.
+# **Controls that do as well.** `worked_only` leaves the guesses out of the warm start and ends at 0.718 (one seed), against 0.699 ± 0.033 (three), both after 30 steps of GRPO. 60 steps end like 30 (0.700 in the run above). So GRPO finds the style that pays; it has not been shown to teach one that is new.
 #
-# **Traps in Tunix 0.1.7, not gains.** Each of these changes the result, or the memory or time it
-# takes, without an error. How it is known stands beside it: from a *test* in the repository, most
-# of them beside stock behaviour, or from the TPU's *compiler*.
+# **What each choice is worth there.** `scripts/ablate.py` trains the tiny model without one choice at a time; rows have three seeds but for the two controls without guesses (`data/ablations.md`). Without the warm start GRPO learns nothing, because no completion is in format. GRPO takes 0.43 to 0.70. No other choice moves the accuracy by more than 0.012 in 30 steps, not even all of Tunix's defaults at once; without the format gate it is better by 0.011 ± 0.010.
+#
+# ![What each choice is worth](attachment:data/ablations.png)
+#
+# **Traps in Tunix 0.1.7, not gains.** Each of these changes the result, or the memory or time it takes, without an error. They matter for a longer run and a larger model, not for the small gain above.
 #
 # | stock behaviour | what it costs | remedy here | known from |
 # |---|---|---|---|
-# | the adapter is trained in bfloat16 | most updates round away | `with_master_weights` | test |
-# | hyper-parameters in the adapter's dtype | NaN from step 1 | `injected_adamw` | test |
-# | a NaN in one pass stays in the sum | no more updates | `with_emptied_sum` | test |
-# | the default KL estimator has no expected gradient | β does nothing | `low_var_kl` | test |
+# | the adapter is trained in bfloat16 | nearly all updates round away | `with_master_weights` | test |
+# | optax injects hyper-parameters in the adapter's dtype | NaN from step 1 | `injected_adamw` | test |
+# | a NaN in one pass of an update stays in their sum | no update any more | `with_emptied_sum` | test |
+# | the default KL estimator has no gradient in expectation | β does nothing | `low_var_kl` | test |
 # | sampled tokens come without their EOS | the policy forgets to stop | `PolicyRollout` | test |
 # | no seed means the same noise at every step | draws that repeat | a fresh key per call | test |
-# | old log-probabilities at temperature 1 | biased ratios later | `PolicyRollout` | test |
+# | old log-probabilities at temperature 1 | biased ratios in later updates | `PolicyRollout` | test |
 # | a NaN reward counts as 0 | silently wrong rewards | counted; too many stop the run | test |
 # | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` | test |
 # | the jitted step returns the base | a second copy of the base | `use_adapter_only_step` | test |
-# | weights in slices, gathered each step | traffic over the links | `make_mesh` | compiler |
+# | weights in slices, gathered at every decode step | traffic over the links | `make_mesh` | compiler |
 # | `fsdp` written into one weight | a gather in every layer | `make_mesh` | compiler |
 # | all logits at once | 64 × 2,048 tokens of SFT do not fit | `token_log_probs` | compiler |
-# | the whole cache travels through the decode loop | it is copied | `Decoder` | compiler |
+# | the whole cache travels through the decode loop | it is copied there | `Decoder` | compiler |
 # | a prompt is read once for each of its completions | G times the work | `Decoder` | test |
-# | everything padded to the limit | work on padding | `packing`, `trimming` | test |
+# | examples and completions padded to the limit | work on padding | `packing`, `trimming` | test |
 # | no deadline, no guard against NaN | a session lost | `Stage`, `Pace` | test |
-# | the sampler's cache begins on one chip | 26 GiB, 256 rows of the 2B | `plan_memory` | compiler |
+# | the sampler makes its cache on one chip | 26 GiB for 256 rows of the 2B | `plan_memory` | compiler |
 # | the last save passes no metadata | a resumed run counts its steps from 0 | `write_step` | test |
 #
-# **What only a TPU can show** is speed and the scores of the stock models. Those are not
-# claimed here. What the TPU's *compiler* says of these programs (that they fit, what they move
-# and compute, and what nine hours would then hold) can be had on any Linux machine:
-# `scripts/preflight.py` in the repository compiles them for a v5e-8. README has its table.
+# **What a killed session loses**: the steps since its last save, ten minutes at most. It goes on with the same bits (52 of 52 kills, `tests/faults/`).
+#
+# **Limits.** No cell has run on a TPU: speed and the scores of the stock models are not claimed. What its *compiler* says of these programs can be had on any Linux machine (`scripts/preflight.py`). The score of open answers reads words, not meaning: it is a floor under quality.
+#
+# Cite as: *Gemma, show your work: SFT and GRPO with Tunix in one TPU session*, 2026, Apache-2.0.

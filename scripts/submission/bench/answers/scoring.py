@@ -22,7 +22,7 @@ import numpy as np
 
 from submission.bench.answers.prompts import Completion, Example, example_from_mapping, parse
 from submission.bench.answers.texts import PLAIN, Vocabulary
-from submission.bench.settings.config import Rewards
+from submission.bench.settings.config import Rewards, Run
 from submission.bench.settings.limits import within
 
 
@@ -252,3 +252,74 @@ class BatchScorer:
             )
             for i in range(len(completions))
         ]
+
+
+def fit_vocabulary(examples: Sequence[Example]) -> Vocabulary:
+    """The words of all open rows of a run, weighted once; `PLAIN` where there are none."""
+    texts = [f"{e.question}\n{e.answer}\n{e.trace}" for e in examples if e.checker == "open"]
+    return Vocabulary.fit(texts) if texts else PLAIN
+
+
+TRIAL = {  # a batch on which a reader's rewards are tried before anything is trained
+    "completions": ["<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>", "42", ""],
+    "question": ["What is 6 times 7?"] * 3,
+    "answer": ["42"] * 3,
+    "checker": ["number"] * 3,
+}
+
+
+def with_rewards(run: Run, rewards: Mapping[str, tuple[float, Callable[..., Any]]]) -> Run:
+    """The run with further parts of the reward.
+
+    Args:
+      run: whose weights are added to.
+      rewards: weight and function by name. A function has the signature that Tunix's learner
+        calls, `f(prompts, completions, **columns)`, and gives a number in [0, 1] for each.
+
+    Raises:
+      ValueError: a weight or a function is not sound; names the cell and the remedy.
+    """
+    extras = dict(run.profile.rewards.extras)
+    for name, (weight, function) in rewards.items():
+        where = f'{name!r}, in the cell "Change the reward"'
+        if not 0 < weight <= 1:
+            raise ValueError(f"{where}: the weight is {weight!r}. Choose one in (0, 1].")
+        columns = {key: list(value) for key, value in TRIAL.items()}
+        checked_values(where, function, columns.pop("completions"), columns)
+
+        def part(completions: Any, examples: Any, *_: Any, where: str = where,
+                 function: Callable[..., Any] = function) -> list[float]:  # fmt: skip
+            columns = {key: [getattr(example, key) for example in examples]
+                       for key in Example.__dataclass_fields__}  # fmt: skip
+            return checked_values(where, function, [c.text for c in completions], columns)
+
+        EXTRA_PARTS[name] = part
+        extras[name] = weight
+    weights = dataclasses.replace(run.profile.rewards, extras=extras)
+    return dataclasses.replace(run, profile=dataclasses.replace(run.profile, rewards=weights))
+
+
+def checked_values(
+    where: str, function: Callable[..., Any], completions: list[str], columns: dict[str, list]
+) -> list[float]:
+    """What a reader's reward gives for a batch.
+
+    Raises:
+      ValueError: it is not one finite number in [0, 1] for each completion.
+    """
+    prompts = columns["question"]
+    try:
+        values = [float(value) for value in function(prompts, completions, **columns)]
+    except Exception as error:
+        raise ValueError(
+            f"{where}: the function failed with {type(error).__name__}: {error}. It is called as "
+            "f(prompts, completions, **columns) and returns a list of numbers."
+        ) from error
+    if len(values) != len(completions):
+        raise ValueError(
+            f"{where}: the function gave {len(values)} values for {len(completions)} completions. "
+            "Return one for each."
+        )
+    if wrong := [value for value in values if not 0 <= value <= 1]:
+        raise ValueError(f"{where}: the function gave {wrong[0]}. Keep its values in [0, 1].")
+    return values

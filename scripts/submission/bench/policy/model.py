@@ -205,3 +205,21 @@ def make_sampler(policy: nnx.Module, tokenizer: Any, cache_length: int) -> sampl
             head_dim=config.head_dim,
         ),
     )
+
+
+def require_window(policy: nnx.Module, length: int) -> None:
+    """Refuses rows that Tunix's Gemma 2 would mask wrongly.
+
+    Its sliding window compares positions, which restart in a packed row, with places in the row,
+    which do not. Nothing is lost while a row is no longer than the window. (Gemma 3's model
+    compares places with places.)
+
+    Raises:
+      ValueError: it is a Gemma 2, and its window is shorter than a row.
+    """
+    window = policy.config.sliding_window_size
+    if isinstance(policy, gemma2_lib.Gemma) and window is not None and length > window:
+        raise ValueError(
+            f"Packed rows of {length} tokens are longer than Gemma 2's sliding window of {window}: "
+            "set `sft.length` in the profile to the window or less."
+        )

@@ -89,6 +89,11 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
     def _process_accumulated_batches(self, **keywords: Any) -> list[common.TrainExample]:
         return [self.trimmed(x) for x in super()._process_accumulated_batches(**keywords)]
 
+    def begin_at(self, step: int) -> None:
+        """Begins where the trainer is; Tunix would skip as many batches, and ours begin there."""
+        self._iter_steps = self._last_iter_step
+        self.rl_cluster.global_steps = step
+
     def trimmed(self, example: common.TrainExample) -> common.TrainExample:
         """The same rows, no wider than the longest completion needs."""
         pad_id = self.rl_cluster.rollout.pad_id()

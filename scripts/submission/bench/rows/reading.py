@@ -553,7 +553,8 @@ def read_bundled(source: Source) -> Iterator[Example]:
             "file with scripts/tasks.py."
         )
     for where, row in bundled_rows(path):
-        example = example_from_mapping(row, where)
+        known = {"domain": source.domain, "source": path.name}  # where a row does not say it
+        example = example_from_mapping(known | row, where)
         if not source.select or example.source.startswith(source.select):
             yield example
 

@@ -97,6 +97,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.results = self.path / "results.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.groups = self.path / "groups.jsonl"
         self.plots = self.path / "plots"
         self.fingerprint = ""
         self._lock: Any = None
@@ -134,7 +135,7 @@ class RunFolder:
         """Moves what an older run has left into a folder beside this one."""
         # Only what a run leaves is moved: the folder may hold files of somebody else's.
         ours = (self.settings, self.stages, self.answers, self.checkpoints, self.metrics,
-                self.results, self.plots)  # fmt: skip
+                self.groups, self.results, self.plots)  # fmt: skip
         kept = [entry for entry in ours if entry.exists()]
         if not kept:
             return

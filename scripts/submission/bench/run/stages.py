@@ -164,6 +164,11 @@ class Stage:
         trainer._pbar = SilentBar()
         use_adapter_only_step(trainer, remat, self.rate, self._report)
 
+    @property
+    def step(self) -> int:
+        """The number of the step under way, counted from 1."""
+        return self._step
+
     def rate(self) -> float:
         """The learning rate of the step under way."""
         slower = self.session.run.profile.guards.slower ** len(self.returns)
@@ -356,3 +361,25 @@ class Stage:
         }
         self.session.folder.finish_stage(found)
         return {**found, "history": self.log.history}
+
+
+def save_first_submission(policy: nnx.Module, session: Session) -> None:
+    """The adapter as SFT left it, as step 0 of what the judges look at, unless it is there."""
+    actor, fingerprint = session.folder.checkpoints / "actor", session.folder.fingerprint
+    if not (actor / "0").is_dir():
+        facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
+        write_step(actor, 0, policy, None, facts)
+
+
+def restore_warm_start(policy: nnx.Module, session: Session) -> None:
+    """Loads what a finished SFT has left.
+
+    Raises:
+      RuntimeError: none of its saves loads.
+    """
+    folder = session.folder
+    if restore_newest(folder.checkpoints / "sft", policy, None, folder.fingerprint) is None:
+        raise RuntimeError(
+            f"SFT is over, but no save of it in {folder.checkpoints} loads. Start anew: move the "
+            "folder away, or choose another one with OUT (or --out)."
+        )

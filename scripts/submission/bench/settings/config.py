@@ -340,11 +340,24 @@ def number(environment: Mapping[str, str], variable: str, kind: type) -> Any:
     return value
 
 
+def with_environment(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> dict:
+    """The cell of parameters as text, as the environment has it; what is set there wins.
+
+    >>> with_environment({"MINUTES": 5, "OUT": None}, {"OUT": "there", "MINUTES": ""})
+    {'MINUTES': '5', 'OUT': 'there'}
+    """
+    return {
+        name: environment.get(name) or ("" if value is None else str(value))
+        for name, value in parameters.items()
+    }
+
+
 def run_asked_for(
     environment: Mapping[str, str],
     platform: str,
     profiles: Mapping[str, Profile],
     recipes: Mapping[str, Recipe],
+    models: Mapping[str, StockModel],
 ) -> Run:
     """The run that the environment asks for.
 
@@ -353,12 +366,31 @@ def run_asked_for(
       platform: JAX's platform; a TPU means `kaggle`, anything else `tiny`.
       profiles: by name.
       recipes: by name.
+      models: by name.
 
     Raises:
-      ValueError: an unknown profile, model or recipe, or a variable that is not a number.
+      ValueError: an unknown profile, model or recipe, or a variable that is not a number; says
+        where it is set.
     """
+    try:
+        return read_run_asked_for(environment, platform, profiles, recipes, models)
+    except ValueError as error:
+        where = "It is set in the notebook's cell of parameters, or in the environment."
+        raise ValueError(f"{error} {where}") from None
+
+
+def read_run_asked_for(
+    environment: Mapping[str, str],
+    platform: str,
+    profiles: Mapping[str, Profile],
+    recipes: Mapping[str, Recipe],
+    models: Mapping[str, StockModel],
+) -> Run:
+    """The same, with errors that do not say where."""
     default = "kaggle" if platform == "tpu" else "tiny"
     profile = pick("profile", environment.get("PROFILE") or default, profiles)
+    if model := environment.get("MODEL"):
+        profile = dataclasses.replace(profile, model=pick("model", model, models))
     name = environment.get("RECIPE") or "warm_start_grpo"
     recipe = pick("recipe", name, recipes)
     if recipe.sft not in profile.sft_sources:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from submission.bench.rows.data import source_label
 from submission.bench.settings.config import Profile, Source
 
 
@@ -82,27 +83,29 @@ def sources_table(profiles: Sequence[Profile]) -> str:
 
 
 def mixture_table(rows: Mapping[str, Any], tokenizer: Any, looked_at: int = 500) -> str:
-    """What was read: rows, shares and lengths by source, as Markdown.
+    """What was read and kept: rows, drops, shares and lengths by source, as Markdown.
 
     Args:
       rows: the `Mixture` of each stage.
       tokenizer: the model's own.
       looked_at: rows of each source, the first ones, whose lengths are measured.
     """
-    lines = [
-        "| for | source | rows | share | question, tokens | trace, tokens |",
-        "|---|---|---|---|---|---|",
-    ]
+    names = "for|source|licence|read|dropped|rows|share|question, tokens|trace, tokens".split("|")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
     def median(texts: Sequence[str]) -> str:
         found = [len(tokenizer.encode(text)) for text in texts if text]
         return f"{statistics.median(found):.0f}" if found else "–"
 
     for stage, mixture in rows.items():
-        for source, examples in mixture.groups.items():
-            first = examples[:looked_at]
+        for count in mixture.counts:
+            label = source_label(count.source)
+            first = mixture.groups.get(label, ())[:looked_at]
+            dropped = ", ".join(f"{n:,} {reason}" for reason, n in count.dropped.items())
             lines.append(
-                f"| {stage} | {source} | {len(examples):,} | {mixture.shares[source]:.0%} | "
-                f"{median([e.question for e in first])} | {median([e.trace for e in first])} |"
+                f"| {stage} | {label} | {count.source.licence} | {count.read:,} | "
+                f"{'; '.join(filter(None, (dropped, count.trouble))) or '–'} | {count.kept:,} | "
+                f"{mixture.shares.get(label, 0):.0%} | {median([e.question for e in first])} | "
+                f"{median([e.trace for e in first])} |"
             )
     return "\n".join(lines)

@@ -80,27 +80,37 @@ def phases(line: Mapping[str, Any]) -> dict[str, float]:
     return {"step": line["step"], "rollout": rollout, "rewards": reward, "rest": rest}
 
 
-def plot_learning(histories: Mapping[str, Lines], path: pathlib.Path) -> None:
-    """The learning curves of both stages."""
-    figure, axes = plt.subplots(3, 2, figsize=(10, 9.5), layout="constrained")
-    sft, grpo = histories["sft"], histories["grpo"]
-    draw_curves(axes[0, 0], sft, {"loss": "loss"})
-    axes[0, 0].set(title="Stage 1, SFT: loss of the target", ylabel="nats per token")
+def plot_sft(lines: Lines, path: pathlib.Path) -> None:
+    """The learning curve of the warm start; nothing where a recipe has none."""
+    if not lines:
+        return
+    figure, axis = plt.subplots(figsize=(10, 2.6), layout="constrained")
+    draw_curves(axis, lines, {"loss": "loss"})
+    axis.set(xlabel="step of SFT", ylabel="loss, nats per token")
+    axis.grid(alpha=0.3)
+    show(figure, path)
+
+
+def plot_grpo(lines: Lines, path: pathlib.Path) -> None:
+    """The learning curves of GRPO."""
+    figure, axes = plt.subplots(3, 2, figsize=(10, 8), layout="constrained")
     parts = {"in_format": "format", "right": "right answer", "length": "length", "open": "open"}
-    draw_stack(axes[0, 1], grpo, {f"from_{name}": label for name, label in parts.items()})
-    axes[0, 1].set(title="Stage 2, GRPO: the reward and what it is made of", ylabel="mean reward")
-    shares = {"in_format": "in format", "right": "right", "flat_groups": "groups that are flat"}
-    draw_curves(axes[1, 0], grpo, shares)
-    axes[1, 0].set(title="Stage 2: sampled completions", ylabel="share", ylim=(-0.02, 1.25))
-    draw_curves(axes[1, 1], grpo, {"tokens": "tokens"})
-    axes[1, 1].set(title="Stage 2: length of a completion", ylabel="tokens, mean")
-    draw_curves(axes[2, 0], grpo, {"kl": "KL from the warm start", "entropy": "entropy"})
-    axes[2, 0].set(title="Stage 2: KL and entropy", ylabel="nats per token")
+    draw_stack(axes[0, 0], lines, {f"from_{name}": label for name, label in parts.items()})
+    axes[0, 0].set(title="the reward and what it is made of", ylabel="mean reward")
+    shares = {"in_format": "in format", "right": "right"}
+    draw_curves(axes[0, 1], lines, shares)
+    axes[0, 1].set(title="sampled completions", ylabel="share", ylim=(-0.02, 1.25))
+    draw_curves(axes[1, 0], lines, {"flat_groups": "flat groups"})
+    axes[1, 0].set(title="groups that are flat", ylabel="share", ylim=(-0.02, 1.02))
+    draw_curves(axes[1, 1], lines, {"tokens": "tokens"})
+    axes[1, 1].set(title="length of a completion", ylabel="tokens, mean")
+    draw_curves(axes[2, 0], lines, {"kl": "KL from the warm start", "entropy": "entropy"})
+    axes[2, 0].set(title="KL and entropy", ylabel="nats per token")
     kinds = {"rollout": "rollout", "rewards": "rewards", "rest": "reference, update, save"}
-    draw_stack(axes[2, 1], [phases(line) for line in grpo[1:]], kinds)  # the first one compiles
-    axes[2, 1].set(title="Stage 2: where the time of a step goes", ylabel="seconds")
+    draw_stack(axes[2, 1], [phases(line) for line in lines[1:]], kinds)  # the first one compiles
+    axes[2, 1].set(title="where the time of a step goes", ylabel="seconds")
     for axis in axes.flat:
-        axis.set_xlabel("step")
+        axis.set_xlabel("step of GRPO")
         axis.grid(alpha=0.3)
     show(figure, path)
 

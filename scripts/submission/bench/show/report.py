@@ -98,23 +98,88 @@ def first_failures(
     return {name: [rows[i] for i in chosen] for name, rows in answers.items()}
 
 
+COLOURS_OF_PARTS = {  # of a completion; text is black where nothing is marked
+    "reasoning": "color:#0072B2",
+    "answer": "color:#009E73;font-weight:bold",
+}
+MARKS = {  # sign and background of an answer
+    "right": ("✓", "#E2F3EC"),
+    "right, out of format": ("✓ out of format", "#FFF4D6"),
+    "wrong": ("✗", "#FBE3DF"),
+}
+
+
+def coloured(text: str, longest: int = 300) -> str:
+    """A completion as HTML: the trace blue, the answer green, the tags grey.
+
+    >>> coloured("<answer>42</answer>").count("span")
+    6
+    """
+    shown = html.escape(text[:longest] + ("…" if len(text) > longest else ""))
+    for name, style in COLOURS_OF_PARTS.items():
+        start, end = f"&lt;{name}&gt;", f"&lt;/{name}&gt;"
+        shown = shown.replace(
+            start, f"<span style='color:#999'>{start}</span><span style='{style}'>"
+        )
+        shown = shown.replace(end, f"</span><span style='color:#999'>{end}</span>")
+    return shown.replace("\n", "↵")
+
+
+def mark_of(row: Answered) -> str:
+    """A key of `MARKS`."""
+    if row.right:
+        return "right"
+    return "right, out of format" if row.right_leniently else "wrong"
+
+
 def samples_table(answers: Mapping[str, Sequence[Answered]], count: int) -> str:
     """The first `count` held-out rows, never chosen by hand, as an HTML table."""
 
     def cell(row: Answered) -> str:
-        text = html.escape(row.completion.text[:300]).replace("\n", "↵")
-        return f"{'✓' if row.right else '✗'} <code>{text}</code>"
+        sign, background = MARKS[mark_of(row)]
+        text = coloured(row.completion.text)
+        return f"<td style='text-align:left;background:{background}'>{sign} {text}</td>"
 
     rows = zip(*(answers[name][:count] for name in STAGE_TITLES), strict=True)
     body = "".join(
-        f"<tr><td>{html.escape(group[0].example.question)}<br><b>"
-        f"{html.escape(group[0].example.answer)}</b></td>"
-        + "".join(f"<td style='text-align:left'>{cell(row)}</td>" for row in group)
-        + "</tr>"
+        f"<tr><td style='text-align:left'>{html.escape(group[0].example.question)}<br><b>"
+        f"{html.escape(group[0].example.answer)}</b></td>{''.join(map(cell, group))}</tr>"
         for group in rows
     )
     head = "".join(f"<th>{title}</th>" for title in ("question", *STAGE_TITLES.values()))
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def wins_and_losses(
+    answers: Mapping[str, Sequence[Answered]], before: str, after: str, count: int
+) -> tuple[str, dict[str, list[Answered]]]:
+    """What a stage has won and lost: both numbers in words, and the first rows of each."""
+    pairs = list(enumerate(zip(answers[before], answers[after], strict=False)))
+    won = [i for i, (old, new) in pairs if new.right and not old.right]
+    lost = [i for i, (old, new) in pairs if old.right and not new.right]
+    told = f"{len(won)} rows won, {len(lost)} lost; the first {count} of each:"
+    chosen = [*won[:count], *lost[:count]]
+    return told, {name: [answers[name][i] for i in chosen] for name in STAGE_TITLES}
+
+
+def row_in_colour(prompt: str, target: str, end: str) -> str:
+    """A prompt and the target behind it, as HTML."""
+    shown = html.escape(prompt).replace("\n", "↵<br>")
+    return f"<code>{shown}{coloured(target, 2_000)}<b>{html.escape(end)}</b></code>"
+
+
+def domain_rows(mixtures: Mapping[str, Any]) -> str:
+    """The first row of each domain, of whatever stage, as Markdown."""
+    first: dict[str, Any] = {}
+    for mixture in mixtures.values():
+        for example in mixture.examples:
+            first.setdefault(example.domain, example)
+    lines = ["| domain | question | answer | checked as |", "|---|---|---|---|"]
+    for domain, example in sorted(first.items()):
+        question, answer = (text[:160].replace("\n", " ").replace("|", "/")
+                            for text in (example.question, example.answer))  # fmt: skip
+        lines.append(f"| {domain} | {question} | {answer} | {example.checker} |")
+    return "\n".join(lines)
 
 
 def trace_lengths(answered: Sequence[Answered]) -> dict[str, float]:

@@ -1,0 +1,72 @@
+"""What is measured of the groups of a step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from submission.bench.answers.scoring import BatchScorer, earned
+
+
+def metric_function(
+    scorer: BatchScorer,
+    sampler: Any,
+    record: Callable[..., None],
+    keep: Callable[..., None],
+    cluster: Any,
+) -> Callable[..., dict[str, Any]]:
+    """A metric function with the signature that Tunix's learner calls.
+
+    Args:
+      scorer: has the parts of the reward.
+      sampler: a `PromptSampler`, which hears how its prompts fared.
+      record: gets the means, among them what each part has earned (`from_…`), and the times.
+      keep: gets prompts, completions, rewards and advantages as they are.
+      cluster: knows how long the rollout took.
+    """
+
+    def group_metrics(
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        rewards: np.ndarray,
+        advantages: np.ndarray,
+        **columns: Any,
+    ) -> dict[str, Any]:
+        """Means of the reward and its parts, and the share of groups that teach nothing.
+
+        A group is flat when all its completions earn the same: every advantage is zero. The
+        curriculum hears here how its prompts fared.
+        """
+        keep(prompts, completions, rewards, advantages)
+        parts = scorer.parts(completions, columns)
+        is_open = np.array([checker == "open" for checker in columns["checker"]])
+        success = np.where(is_open, parts["open"], parts["right"])
+        sampler.record(columns["question"], success)
+        groups: dict[str, list[float]] = {}
+        for prompt, reward in zip(prompts, rewards, strict=True):
+            groups.setdefault(prompt, []).append(float(reward))
+        flat = [max(group) - min(group) < 1e-6 for group in groups.values()]
+        means = {
+            "reward": np.mean(rewards),
+            "in_format": np.mean(parts["in_format"]),
+            "flat_groups": np.mean(flat),
+        }
+        if is_open.any():
+            means["open"] = np.mean(success[is_open])
+        if not is_open.all():
+            for name in ("right", "length"):
+                means[name] = np.mean(np.array(parts[name])[~is_open])
+        for name in scorer.weights.extras:
+            means[name] = np.mean(parts[name])
+        as_arrays = {name: np.array(values) for name, values in parts.items()}
+        gains = earned(as_arrays, scorer.weights, scorer.context.progress)
+        means |= {f"from_{name}": np.mean(x) for name, x in gains.items() if name in means}
+        record(
+            **means,
+            failed=float(scorer.tally.failed.total()),
+            rollout_seconds=cluster.rollout_seconds,
+            reward_seconds=scorer.seconds,
+        )
+        return {}  # nothing for Tunix's own log
+
+    return group_metrics
