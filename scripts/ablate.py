@@ -37,7 +37,7 @@ from submission.bench.rows import prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
 from submission.bench.settings import config
 from submission.bench.show import evaluate
-from submission.essay import grpo, profiles, rewards, sft
+from submission.essay import curricula, grpo, profiles, rewards, sft  # noqa: F401
 
 GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only

@@ -30,7 +30,9 @@ from nbformat import NotebookNode
 from notebook_parts import (
     PARTS,
     PartError,
-    names_in,
+    grouped_imports,
+    import_lines,
+    names_used,
     part_source,
     part_text,
     reached,
@@ -59,13 +61,11 @@ METADATA = {
     },
 }
 INSTALL_CELL = '''\
-# The pinned packages of the repository's requirements.txt; what is there already is skipped.
-# This must happen before the first `import jax`.
+# The pinned packages of requirements.txt, before the first `import jax`; what is there is skipped.
 import importlib.metadata
 import subprocess
 import sys
 import time
-
 from packaging.requirements import Requirement
 
 NOTEBOOK_START = time.monotonic()  # the session's clock runs from here
@@ -83,7 +83,7 @@ def is_installed(requirement: Requirement) -> bool:
         return False
 
 
-wanted = [Requirement(line) for line in PINS.split("\\n") if line]
+wanted = map(Requirement, filter(None, PINS.split("\\n")))
 wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate()]
 missing = [f"{{pin.name}}{{pin.specifier}}" for pin in wanted if not is_installed(pin)]
 if missing:
@@ -113,9 +113,10 @@ def install_source(path: pathlib.Path) -> str:
 def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[str, NotebookNode]]:
     """The cells of a chapter and of those it inlines, with the chapter each comes from."""
     for cell in read_chapter(name).cells:
-        directive = DIRECTIVE.fullmatch(cell.source.strip())
+        first, _, rest = cell.source.strip().partition("\n")
+        directive = DIRECTIVE.fullmatch(first)
         if directive and directive[1] == "install":
-            cell.source = install_source(ROOT / directive[2])
+            cell.source = f"{install_source(ROOT / directive[2])}\n{rest}".rstrip()
         elif directive:
             recipes = directive[3]
             if recipes is None or recipe in re.split(r",\s*", recipes):
@@ -236,6 +237,22 @@ def check_names(cells: list[tuple[str, str]]) -> None:
         raise BuildError("A name is bound twice: " + "; ".join(sorted(set(clashes))) + ".")
 
 
+def with_imports_in_setup(cells: list[tuple[str, NotebookNode]]) -> list[tuple[str, NotebookNode]]:
+    """The cells without those that are nothing but imports, which stand in the set-up's cell."""
+    setup = next((cell for _, cell in cells if "setup" in cell.metadata.get("tags", [])), None)
+    if setup is None:
+        return cells
+    kept, lines = [], []
+    for chapter, cell in cells:
+        body = ast.parse(without_magics(cell.source)).body if cell.cell_type == "code" else []
+        if body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
+            lines += import_lines(body)
+        else:
+            kept.append((chapter, cell))
+    setup.source += "\n" + grouped_imports(line for _, line in lines)
+    return kept
+
+
 def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
     """The cells of the essay, with the parts of the bench where it asks for them.
 
@@ -249,8 +266,7 @@ def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
         raise BuildError(str(error)) from error
     code = [(chapter, cell.source) for chapter, cell in cells
             if cell.cell_type == "code" and chapter != BENCH]  # fmt: skip
-    uses = (names_in(ast.parse(without_magics(source)))[1] for _, source in code)
-    roots = frozenset().union(*uses)
+    roots = frozenset().union(*(names_used(without_magics(source)) for _, source in code))
     kept = reached(modules, roots)
     statements = [(m.name, s.source) for m in modules for s in m.statements]
     check_names([*statements, *code])
@@ -259,12 +275,20 @@ def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
         if chapter != BENCH:
             found.append(cell)
             continue
+        imported: set[str] = set()
         for part in PARTS:
-            if source := part_source(part, modules, kept):
+            if source := part_source(part, modules, kept, imported):
                 found.append(nbformat.v4.new_markdown_cell(part_text(part, root, modules, roots)))
                 folded = nbformat.v4.new_code_cell(source, metadata={"tags": ["folded"]})
                 found.append(folded)
     return found
+
+
+def recipes_with_chapters() -> set[str]:
+    """The recipes whose notebook has chapters that the default one has not."""
+    found = (DIRECTIVE.fullmatch(cell.source.strip()) for cell in read_chapter("essay/spine").cells)
+    lists = (directive[3] for directive in found if directive and directive[3])
+    return {name for names in lists for name in re.split(r",\s*", names)}
 
 
 def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
@@ -278,7 +302,7 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
 
     if recipe not in RECIPES:
         raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")
-    cells = with_bench(list(chapter_cells("essay/spine", recipe, [])))
+    cells = with_bench(with_imports_in_setup(list(chapter_cells("essay/spine", recipe, []))))
     notebook = nbformat.v4.new_notebook(metadata=METADATA)
     seen: dict[str, int] = {}
     for cell in cells:

@@ -2,7 +2,7 @@
 
 A part of the bench is a folder of modules. In the notebook it is one cell: the imports once, then
 every top-level statement that the essay needs, directly or through other statements, in the order
-of the modules' imports. Module docstrings, comment blocks that stand alone and all but the first
+of the modules' imports. Module docstrings, comments between statements and all but the first
 paragraph of docstrings are left in the modules: they are for whoever reads a part there.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import pathlib
+import symtable
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 PARTS = ("settings", "answers", "policy", "run", "rows", "show")
@@ -50,23 +52,36 @@ class Module:
     statements: tuple[Statement, ...]
 
 
-def names_in(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
-    """The names that a statement binds or changes at top level, and those that it uses."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        binds = {node.name}
-    else:
-        targets = [
-            target
-            for part in ast.walk(node)
-            for target in (
-                *getattr(part, "targets", ()),
-                *([part.target] if isinstance(part, ast.AugAssign | ast.AnnAssign) else ()),
-            )
-        ]
-        binds = {name.id for target in targets for name in ast.walk(target)
-                 if isinstance(name, ast.Name)}  # fmt: skip
-    uses = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-    return frozenset(binds), frozenset(uses)
+def names_used(source: str) -> frozenset[str]:
+    """The global names that code uses, also from inside its functions."""
+    found: set[str] = set()
+
+    def look(table: symtable.SymbolTable) -> None:
+        is_top = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() if is_top else symbol.is_global():
+                found.add(symbol.get_name())
+        for child in table.get_children():
+            look(child)
+
+    look(symtable.symtable(source, "cell", "exec"))
+    return frozenset(found)
+
+
+def names_bound(node: ast.stmt) -> frozenset[str]:
+    """The names that a top-level statement of a module binds or changes."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return frozenset({node.name})
+    targets = [
+        target
+        for part in ast.walk(node)
+        for target in (
+            *getattr(part, "targets", ()),
+            *([part.target] if isinstance(part, ast.AugAssign | ast.AnnAssign) else ()),
+        )
+    ]
+    names = (name for target in targets for name in ast.walk(target))
+    return frozenset(name.id for name in names if isinstance(name, ast.Name))
 
 
 def in_short(source: str) -> str:
@@ -84,13 +99,23 @@ def in_short(source: str) -> str:
     return "\n".join(line for i, line in enumerate(lines) if i not in dropped)
 
 
-def with_comment(lines: Sequence[str], node: ast.stmt) -> str:
-    """The source of a statement with its decorators and the comment right above it."""
+def source_of(lines: Sequence[str], node: ast.stmt) -> str:
+    """The source of a statement with its decorators, without the prose above it."""
     decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(d.lineno for d in decorators)]) - 1
-    while first and lines[first - 1].startswith("#"):
-        first -= 1
-    return "\n".join(lines[first : node.end_lineno])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    return "\n".join(lines[first - 1 : node.end_lineno])
+
+
+def import_lines(body: Iterable[ast.stmt]) -> list[tuple[str, str]]:
+    """The names that import statements bind, each with an import of it alone."""
+    found = []
+    for node in body:
+        origin = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            bound = alias.asname or (alias.name if origin else alias.name.split(".")[0])
+            as_name = f" as {alias.asname}" if alias.asname else ""
+            found.append((bound, f"{origin}import {alias.name}{as_name}"))
+    return found
 
 
 def read_module(root: pathlib.Path, name: str) -> Module:
@@ -110,24 +135,19 @@ def read_module(root: pathlib.Path, name: str) -> Module:
             if there.split("/")[0] not in (part, *MAY_IMPORT[part]):
                 raise PartError(f"{name} imports {node.module}, which is not below it.")
             needs.append(there)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                bound = alias.asname or alias.name.split(".")[0]
-                as_name = f" as {alias.asname}" if alias.asname else ""
-                imports.append((bound, f"import {alias.name}{as_name}"))
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                as_name = f" as {alias.asname}" if alias.asname else ""
-                line = f"from {node.module} import {alias.name}{as_name}"
-                imports.append((alias.asname or alias.name, line))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imports += import_lines([node])
         else:
             is_definition = isinstance(node, ast.FunctionDef | ast.ClassDef)
             registers = any(
                 isinstance(decorator, ast.Call) and decorator.args
                 for decorator in getattr(node, "decorator_list", ())
             )
-            source = with_comment(lines, node)
-            statements.append(Statement(source, *names_in(node), is_definition, registers))
+            source = source_of(lines, node)
+            found = Statement(
+                source, names_bound(node), names_used(source), is_definition, registers
+            )
+            statements.append(found)
     return Module(name, tuple(imports), tuple(needs), tuple(statements))
 
 
@@ -206,14 +226,21 @@ def grouped_imports(lines: Iterable[str]) -> str:
     for module, names in sorted(by_module.items()):
         line = f"from {module} import {', '.join(sorted(names))}"
         if len(line) > 100:
-            line = f"from {module} import (\n    " + ",\n    ".join(sorted(names)) + ",\n)"
+            names = textwrap.fill(", ".join(sorted(names)), 100, initial_indent=" " * 4,
+                                  subsequent_indent=" " * 4)  # fmt: skip
+            line = f"from {module} import (\n{names},\n)"
         found.append(line)
     return "\n".join(found)
 
 
-def part_source(part: str, modules: Sequence[Module], kept: frozenset[int]) -> str:
-    """The code of a part: imports once, then what is kept of its modules; may be empty."""
-    imports, blocks = [], []
+def part_source(
+    part: str, modules: Sequence[Module], kept: frozenset[int], imported: set[str]
+) -> str:
+    """The code of a part: imports once, then what is kept of its modules; may be empty.
+
+    What is in `imported` stands in a part above; what this part imports is added to it.
+    """
+    imports, blocks, names = [], [], []
     for module in modules:
         if module.name.split("/")[0] != part:
             continue
@@ -222,11 +249,14 @@ def part_source(part: str, modules: Sequence[Module], kept: frozenset[int]) -> s
             continue
         used = frozenset().union(*(s.uses for s in statements))
         imports += [line for name, line in module.imports if name in used]
-        blocks.append(f"# --- {module.name.split('/')[1]} ---")
+        names.append(module.name.split("/")[1])
         for statement in statements:
-            apart = statement.is_definition or "\n" in statement.source
-            blocks.append(("\n" if apart else "") + in_short(statement.source))
-    return grouped_imports(imports) + "\n\n" + "\n".join(blocks) if blocks else ""
+            blocks.append(("\n" if statement.is_definition else "") + in_short(statement.source))
+    new = [line for line in imports if line not in imported]
+    imported.update(new)
+    if not blocks:
+        return ""
+    return "\n".join([f"# Of {part}/: {', '.join(names)}", grouped_imports(new), *blocks])
 
 
 def part_text(part: str, root: pathlib.Path, modules: Sequence[Module], roots: frozenset) -> str:
@@ -242,4 +272,4 @@ def part_text(part: str, root: pathlib.Path, modules: Sequence[Module], roots: f
         }
     )
     listed = ", ".join(f"`{name}`" for name in names)
-    return f"{text}\n\nUsed below: {listed}."
+    return f"{text}\n\n<small>Used below: {listed}.</small>"

@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from notebook_page import page
 from traitlets.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -100,6 +101,7 @@ def execute(notebook: Any, out: pathlib.Path) -> int:
         lock = out / ".lock"  # touched when a run takes the folder
         if lock.exists() and lock.stat().st_mtime >= wall_start:
             nbformat.write(notebook, out / "submission.ipynb")
+            (out / "report.html").write_text(page(notebook))
     return 128 + came[0] if came else 1
 
 
@@ -107,9 +109,8 @@ def notebook_to_run(recipe: str) -> Any:
     """The committed notebook; for a recipe that needs more chapters, the one built for it."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import build_notebook
-    from submission.essay.profiles import RECIPES
 
-    if recipe in RECIPES and RECIPES[recipe].rewards.get("extras"):
+    if recipe in build_notebook.recipes_with_chapters():
         return build_notebook.build(recipe)
     return nbformat.read(NOTEBOOK, as_version=4)
 

@@ -13,7 +13,6 @@ from tunix.sft import checkpoint_manager
 
 from conftest import moved, session_of, short_run, timeless
 from submission.bench.answers import prompts, scoring
-from submission.bench.policy import losses
 from submission.bench.rows import curriculum, data
 from submission.bench.run import checkpoints, group_metrics, stages
 from submission.bench.settings import config
@@ -137,7 +136,7 @@ def test_reference_old_policy_and_loss_share_one_temperature(
 
 def test_the_learner_trains_with_the_chunked_loss():
     name = grpo.algorithm_config(profiles.TINY).policy_loss_fn
-    assert function_registry.get_policy_loss_fn(name) is losses.chunked_grpo_loss
+    assert function_registry.get_policy_loss_fn(name) is grpo.chunked_grpo_loss
 
 
 # --- The stage --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tunix.sft import utils as sft_utils
 from conftest import moved
 from submission.bench.policy import losses, model
 from submission.bench.settings import config
-from submission.essay import profiles
+from submission.essay import grpo, profiles
 
 PAD, EOS = 0, 1
 PROMPT, COMPLETION, BATCH = 6, 21, 4
@@ -247,7 +247,7 @@ def test_the_grpo_loss_its_gradients_and_metrics_are_tunixs(policies, family, se
     results = []
     for make, extra in (
         (grpo_learner.GRPOConfig, {}),
-        (losses.ChunkedGRPOConfig, {"vocabulary_chunk": 20}),
+        (grpo.ChunkedGRPOConfig, {"vocabulary_chunk": 20}),
     ):
         algorithm = make(**settings, **extra)
         algorithm.temperature = 0.7
@@ -267,6 +267,6 @@ def test_the_grpo_loss_its_gradients_and_metrics_are_tunixs(policies, family, se
 
 
 def test_a_loss_that_is_not_plain_grpo_is_refused(policies):
-    algorithm = losses.ChunkedGRPOConfig(loss_algo="gspo-token")
+    algorithm = grpo.ChunkedGRPOConfig(loss_algo="gspo-token")
     with pytest.raises(ValueError, match="gspo-token"):
-        losses.chunked_grpo_loss(policies["gemma3"], None, algorithm, PAD, EOS)
+        grpo.chunked_grpo_loss(policies["gemma3"], None, algorithm, PAD, EOS)

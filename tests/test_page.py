@@ -1,17 +1,18 @@
 """Tables, plots and the page to take away."""
 
-import json
 import re
-import shutil
-import subprocess
 
 import matplotlib.pyplot as plt
+import nbformat
+import notebook_page
 import numpy as np
 import pytest
+import screens
 from matplotlib import image
 
+import build_notebook
 from submission.bench.answers.prompts import Example, parse
-from submission.bench.show import evaluate, page, pictures, plots, report
+from submission.bench.show import evaluate, pictures, plots, report
 
 RIGHT = "<reasoning>6*7</reasoning><answer>42</answer>"
 ROWS = [Example(f"6*7, number {i}?", "42", "number", domain="math") for i in range(6)]
@@ -21,7 +22,6 @@ SAID = {
     "after_grpo": [RIGHT] * 5 + [RIGHT.replace("42", "<b>43</b>")],
 }
 STOPPED = {name: ["reasoning>6" not in text[-11:] for text in said] for name, said in SAID.items()}
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
 @pytest.fixture
@@ -72,12 +72,6 @@ def test_every_answer_is_of_one_kind(answers):
     ]
 
 
-def test_the_failures_shown_are_the_first_ones_of_the_last_stage(answers):
-    shown = report.first_failures(answers, 3)
-    assert [row.example for row in shown["after_grpo"]] == [ROWS[5]]
-    assert [row.example for row in shown["stock"]] == [ROWS[5]]
-
-
 def test_a_save_on_the_way_that_is_submitted_is_named(results):
     told = report.results_table(results | {"submission": "after_sft"})
     assert "What is submitted is after SFT, saved again." in told
@@ -121,42 +115,39 @@ def test_the_plan_of_the_picture_fills_the_session(tmp_path):
     assert all(image.imread(tmp_path / f"{x}.png").std() > 0.01 for x in ("plan", "idea"))
 
 
-@pytest.fixture
-def written(results, answers, tmp_path):
-    pictures_of = [tmp_path / "before_after.png", tmp_path / "learning.png"]
-    plots.plot_before_after(results, pictures_of[0])
-    plots.plot_grpo(histories()["grpo"], pictures_of[1])
-    page.write_page(tmp_path / "report.html", results, answers, pictures_of, 2)
-    return tmp_path / "report.html"
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(build_notebook.NOTEBOOK, as_version=4)
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(written):
-    text = written.read_text()
-    assert not re.search("https?:", text)  # four letters may well stand in a picture's base64
-    assert "<b>43</b>" not in text  # what a model writes is no markup
-    assert "&lt;b&gt;43&lt;/b&gt;" in text
+def test_the_page_needs_nothing_from_elsewhere_and_its_folds_are_closed(committed):
+    text = notebook_page.page(committed)
+    assert not re.search(r"<script|<link|(?:src|srcset)=.https?:", text)
+    assert text.count("<details><summary>") == 7
+    assert "def check(" in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
-def test_a_browser_shows_the_page(written, tmp_path):
-    """Headless, with no network: every picture has a size, every table its rows."""
-    probe = (
-        "<script>window.onload=()=>{document.title=JSON.stringify({"
-        "pictures:[...document.images].map(x=>x.complete?x.naturalWidth:0),"
-        "tables:[...document.querySelectorAll('table')].map(x=>x.rows.length),"
-        "wide:document.documentElement.scrollWidth>innerWidth})}</script></html>"
-    )
-    probed = tmp_path / "probed.html"
-    probed.write_text(written.read_text().replace("</html>", probe))
-    told = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-sync", "--window-size=1200,1000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", probed.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    title = told.partition("<title>")[2].partition("</title>")[0]
-    found = json.loads(title)
-    assert len(found["pictures"]) == 2
-    assert all(width > 500 for width in found["pictures"])
-    assert found["tables"] == [4, 2, 6, 3, 2]
+def test_what_a_model_writes_is_no_markup(answers):
+    table = report.samples_table(answers, 6)
+    assert "<b>43</b>" not in table
+    assert "&lt;b&gt;43&lt;/b&gt;" in table
+    assert "<script>" not in report.coloured("<script>1</script><answer>2</answer>")
+
+
+def test_wins_and_losses_are_counted_and_shown(answers):
+    told, chosen = report.wins_and_losses(answers, "after_sft", "after_grpo", 1)
+    assert told.startswith("3 rows won, 1 lost")
+    assert [len(rows) for rows in chosen.values()] == [2, 2, 2]
+
+
+@pytest.mark.skipif(screens.BROWSER is None, reason="needs a browser: apt-get install chromium")
+def test_a_browser_shows_the_notebook_within_25_screens_and_what_is_looked_for_early(committed):
+    found = screens.probe(screens.rendered(committed))
+    assert found["height"] <= 25 * screens.HEIGHT
     assert not found["wide"]
+    assert found["pictures"] >= 5
+    at = {name: 1 + int(y / screens.HEIGHT) for name, y in found["at"].items()}
+    most = {"result": 1, "how to run": 1, "prompt": 3, "settings": 4, "data counts": 8}
+    most |= {"reward": 12, "learner": 15}
+    assert at.keys() == most.keys()
+    assert all(at[name] <= most[name] for name in most), at

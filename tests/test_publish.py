@@ -10,8 +10,7 @@ from kagglehub import models
 
 from conftest import moved
 from submission.bench.run import checkpoints
-from submission.bench.show import publish
-from submission.essay import profiles
+from submission.essay import profiles, publish
 
 RUN = profiles.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "cpu")
 

@@ -77,6 +77,8 @@ def test_a_recipe_with_further_parts_gets_the_notebook_that_has_them():
     sources = [cell.source for cell in run_notebook.notebook_to_run("shaped").cells]
     assert '\nRECIPE = "shaped"' in "\n".join(sources)
     assert any("def reward_confidence" in source for source in sources)
+    sources = [cell.source for cell in run_notebook.notebook_to_run("phases").cells]
+    assert any("def in_phase" in source for source in sources)
     committed = nbformat.read(run_notebook.NOTEBOOK, as_version=4)
     assert run_notebook.notebook_to_run("worked_only") == committed
 

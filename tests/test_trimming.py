@@ -9,6 +9,7 @@ from tunix.rl.grpo import grpo_learner
 
 from conftest import moved
 from submission.bench.policy import losses, trimming
+from submission.essay import grpo
 
 PAD = 0
 
@@ -69,13 +70,13 @@ def stock(monkeypatch, example):
 
 
 def gradient_and_loss(policy, example):
-    settings = losses.ChunkedGRPOConfig(num_generations=4, beta=0.1, kl_loss_mode="low_var_kl")
+    settings = grpo.ChunkedGRPOConfig(num_generations=4, beta=0.1, kl_loss_mode="low_var_kl")
     settings.temperature = 0.8
     graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
 
     def loss(adapter):
         model = nnx.merge(graph, adapter, base)
-        return losses.chunked_grpo_loss(model, example, settings, PAD, 1)[0]
+        return grpo.chunked_grpo_loss(model, example, settings, PAD, 1)[0]
 
     return jax.jit(jax.value_and_grad(loss))(adapter)
 

@@ -1,40 +1,27 @@
 # %% [markdown]
-# ### GRPO, the objective and the learner
+# ### GRPO, the learner
 #
-# For a prompt the policy $\pi_\theta$ writes a group of $G$ completions $o_1 \dots o_G$ with rewards
-# $r_1 \dots r_G$. What is maximised is, as Tunix computes it (Shao et al. 2024, equation 3):
-#
-# $$\frac{1}{G}\sum_{i=1}^{G}\frac{1}{|o_i|}\sum_{t}\Big[\min\big(\rho_{it}A_i,\
-# \mathrm{clip}(\rho_{it},1-\epsilon,1+\epsilon)\,A_i\big)-\beta\,D_{it}\Big]$$
-#
-# | symbol | what it is | computed by |
-# |---|---|---|
-# | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group | Tunix; by hand below |
-# | $\rho_{it}$ | how much likelier a token is since it was sampled | `exp(logps_BC - old_BC)` |
-# | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
-# | $D_{it}$ | KL from the warm start, by Schulman's k3 | `kl_loss_mode="low_var_kl"` |
-# | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
-#
-# The lines with `_BC` are in `chunked_grpo_loss`, in part 3 of the bench. Three defaults of Tunix are
-# set otherwise. Its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, has no gradient in
-# expectation. Its reference is whatever model it is handed; here it is a frozen copy of the warm
-# start. And `top_p=None` would make it greedy; here all that is sampled can be trained.
+# Three of Tunix's defaults are set otherwise. Its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, has no gradient in expectation. Its reference is whatever model it is handed; here it is a frozen copy of the warm start. And `top_p=None` would make it greedy; here all that is sampled can be trained.
 
 # %%
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tunix.rl import rl_cluster
+from tunix.rl import algo_core, common, function_registry, rl_cluster
+from tunix.rl.grpo import grpo_learner
 
 # %% tags=["modules-only"]
 from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabulary
 from submission.bench.policy.cluster import ChunkedCluster, rollout_config
-from submission.bench.policy.losses import ChunkedGRPOConfig
+from submission.bench.policy.losses import completion_scores
 from submission.bench.policy.memory import plan_memory
 from submission.bench.policy.model import DATA_AXES, frozen_copy
 from submission.bench.policy.rollout import PolicyRollout
@@ -53,6 +40,14 @@ from submission.essay.rewards import Scorer
 
 # %%
 SPARE_STEPS = 10.0  # no step is begun unless so many fit: one that is as slow still ends in time
+
+
+@dataclasses.dataclass(kw_only=True)
+class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
+    """Tunix's configuration, with the loss below."""
+
+    policy_loss_fn: str = "chunked_grpo"
+    vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
 
 
 def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
@@ -185,3 +180,75 @@ def train_grpo(
         else:
             cluster.close()
     return stage.report(tokens=generated)
+
+
+# %% [markdown]
+# ### GRPO, the objective
+#
+# For a prompt the policy $\pi_\theta$ writes a group of $G$ completions $o_1 \dots o_G$ with rewards
+# $r_1 \dots r_G$. What is maximised is, as Tunix computes it (Shao et al. 2024, equation 3):
+#
+# $$\frac{1}{G}\sum_{i=1}^{G}\frac{1}{|o_i|}\sum_{t}\Big[\min\big(\rho_{it}A_i,\
+# \mathrm{clip}(\rho_{it},1-\epsilon,1+\epsilon)\,A_i\big)-\beta\,D_{it}\Big]$$
+#
+# | symbol | what it is | computed by |
+# |---|---|---|
+# | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group | Tunix; by hand below |
+# | $\rho_{it}$ | how much likelier a token is since it was sampled | `exp(logps_BC - old_BC)` |
+# | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
+# | $D_{it}$ | KL from the warm start, by Schulman's k3 | `kl_loss_mode="low_var_kl"` |
+# | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
+
+
+# %%
+@function_registry.register_policy_loss_fn("chunked_grpo")
+def chunked_grpo_loss(
+    model: nnx.Module,
+    train_example: common.TrainExample,
+    algo_config: ChunkedGRPOConfig,
+    pad_id: int,
+    eos_id: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Tunix's `grpo_loss_fn`, its loss and the metrics that we log.
+
+    Raises:
+      ValueError: the configuration asks for `gspo-token`.
+    """
+    if algo_config.loss_algo != "grpo":
+        raise ValueError(f"This loss is plain GRPO; loss_algo is {algo_config.loss_algo!r}.")
+    mask_BC = train_example.completion_mask
+    logps_BC, entropy_BC = completion_scores(
+        model,
+        train_example.prompt_ids,
+        train_example.completion_ids,
+        pad_id=pad_id,
+        temperature=algo_config.temperature,
+        chunk=algo_config.vocabulary_chunk,
+        with_entropy=True,
+    )
+    mean = functools.partial(
+        common.aggregate_loss, completion_mask=mask_BC, loss_agg_mode=algo_config.loss_agg_mode
+    )
+    old_BC = train_example.old_per_token_logps
+    if old_BC is None:
+        old_BC = jax.lax.stop_gradient(logps_BC)
+    ratio_BC = jnp.exp(jnp.clip(logps_BC - old_BC, -20.0, 20.0))
+    near_BC = jnp.clip(ratio_BC, 1 - algo_config.epsilon, 1 + algo_config.epsilon)
+    advantages_B1 = train_example.advantages.astype(jnp.float32)[:, None]
+    free_BC, clipped_BC = -advantages_B1 * ratio_BC, -advantages_B1 * near_BC
+    loss = mean(jnp.maximum(free_BC, clipped_BC))
+    aux = {
+        "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
+        "entropy": mean(entropy_BC),
+        "kl": jnp.float32(0.0),
+    }
+    if train_example.ref_per_token_logps is not None:
+        kl_BC = common.compute_kl_divergence(
+            logps_BC,
+            train_example.ref_per_token_logps,
+            algo_config.kl_loss_mode,
+            clamp_value=algo_config.kl_clamp_value,
+        )
+        aux["kl"] = jnp.sum(kl_BC * mask_BC) / jnp.maximum(jnp.sum(mask_BC), 1)
+        loss += algo_config.beta * mean(kl_BC)
+    return loss, aux

@@ -39,6 +39,7 @@ import dataclasses
 import functools
 import os
 
+# %%
 STOCK_MODELS = {
     model.name: model
     for model in (
@@ -122,21 +123,13 @@ TINY = Profile(
     lengths=Lengths(prompt=48, completion=80),
     adapter=Adapter(rank=16, alpha=32.0),
     sft=Sft(
-        steps=150,
-        rows=6,  # 16 examples
-        length=144,
-        shortest=144,
-        optimizer=Optimizer(peak_rate=3e-3),
-        save_every=50,
-        minimum_kept=0.9,
+        steps=150, rows=6, length=144, shortest=144,  # a row holds two or three examples
+        optimizer=Optimizer(peak_rate=3e-3), save_every=50, minimum_kept=0.9,
     ),
     grpo=Grpo(
-        steps=60,  # 30 end alike
-        prompts=16,
-        generations=8,
-        optimizer=Optimizer(peak_rate=8e-4),
+        steps=60, prompts=16, generations=8,  # 30 steps end alike
+        optimizer=Optimizer(peak_rate=8e-4), save_every=20,
         beta=0.02,  # of the KL term: a light pull towards the warm start
-        save_every=20,
     ),
     rewards=Rewards(shortest=2, longest=30, slope=15),  # words of a trace
     evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),
@@ -145,7 +138,7 @@ TINY = Profile(
     generation=Generation(segment=40, prompt_step=48, completion_step=20),
     chip=Chip(memory_gib=4.0),
     hours=1.0,
-)
+)  # fmt: skip
 
 # %%
 KAGGLE = Profile(
@@ -154,21 +147,15 @@ KAGGLE = Profile(
     lengths=Lengths(prompt=256, completion=768),  # the judges read about 1,000
     adapter=Adapter(rank=64, alpha=64.0),
     sft=Sft(
-        steps=900,
-        rows=64,
-        length=3072,
-        shortest=2048,
+        steps=900, rows=64, length=3072, shortest=2048, save_every=200,
         optimizer=Optimizer(peak_rate=2e-5),
-        save_every=200,
         minimum_kept=0.002,  # of glaive's rows, 1 to 5 % fit 1,024 tokens, fewer 256 + 768
     ),
     grpo=Grpo(
-        steps=4000,  # more than nine hours hold: the clock ends the stage
+        steps=4000, generations=8, save_every=25,  # nine hours hold fewer: the clock ends the stage
         prompts=128,  # a decode step reads all weights, however many sequences there are
-        generations=8,
         optimizer=Optimizer(peak_rate=5e-6),  # lower than that of SFT: it moves on noise
         beta=0.04,
-        save_every=25,
         temperature=0.9,  # and no top-k, no top-p: what is sampled is what is trained
     ),
     rewards=Rewards(shortest=20, longest=400, slope=150),
@@ -192,18 +179,12 @@ PROFILES = {profile.name: profile for profile in (TINY, KAGGLE)}
 # %%
 RECIPES = {
     "warm_start_grpo": Recipe("SFT on all traces, then GRPO"),
-    "worked_only": Recipe(
-        "the control: SFT on worked traces only, then the same GRPO", "worked_only"
-    ),
-    "learnability": Recipe(
-        "prompts drawn by how much there is to learn from them",
-        curriculum=Curriculum("learnability"),
-    ),
+    "worked_only": Recipe("the control: SFT on worked traces, then the same GRPO", "worked_only"),
+    "learnability": Recipe("prompts drawn by how much there is to learn from them",
+                           curriculum=Curriculum("learnability")),
     "phases": Recipe("easy prompts first, hard ones last", curriculum=Curriculum("phases")),
-    "shaped": Recipe(
-        "further reward parts: trace structure, stated confidence, teacher's words",
-        rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05}),
-    ),
+    "shaped": Recipe("further reward parts: trace structure, stated confidence, teacher's words",
+                     rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05})),
     "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
-}
+}  # fmt: skip
 read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES, models=STOCK_MODELS)

@@ -148,29 +148,17 @@ class Scorer(BatchScorer):
     score, total = staticmethod(score_batch), staticmethod(total)
 
 
-# %% [markdown]
-# The same rewards without a run, as `from submission import combined, components` gives them:
-
-
 # %%
-def components(
-    prompts: Sequence[str],
-    completions: Sequence[str],
-    weights: Rewards | None = None,
-    **columns: Sequence[Any],
-) -> dict[str, list[float]]:
+def components(prompts: Any, completions: Any, weights: Any = None, **columns: Any) -> dict:
     """The parts of the reward of every completion, by name, before weighting."""
     return Scorer(weights or Rewards()).parts(completions, columns)
 
 
-def combined(
-    prompts: Sequence[str], completions: Sequence[str], **columns: Sequence[Any]
-) -> list[float]:
+def combined(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
     """The reward with its default weights and length band: a list in [0, 1]."""
     return Scorer(Rewards())(prompts, completions, **columns)
 
 
-# %%
 combined(
     prompts=["How many pears are 6 times 7?"] * 3,
     completions=[

@@ -12,8 +12,6 @@ from typing import Any
 from flax import nnx
 from tunix.sft import peft_trainer
 
-SIZED = 2000  # examples from which the length of a row is chosen
-
 # %% tags=["modules-only"]
 from submission.bench.run.budget import Deadline
 from submission.bench.rows.data import Mixture, Tokens, mixed_forever, tokenize
@@ -53,7 +51,10 @@ def train_sft(
     def examples() -> Iterator[Tokens]:
         return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
 
-    first = itertools.islice(examples(), SIZED if settings.shortest < settings.length else 0)
+    few = (
+        2000 if settings.shortest < settings.length else 0
+    )  # the length of a row is chosen by them
+    first = itertools.islice(examples(), few)
     sizes = [len(example.prompt) + len(example.target) for example in first]
     length = row_length(sizes, settings.shortest, settings.length)
     row_count = rows_per_update(settings.rows, settings.shortest, length, session.mesh.devices.size)
@@ -62,11 +63,9 @@ def train_sft(
         policy,
         make_optimizer(settings.optimizer),
         peft_trainer.TrainingConfig(
-            eval_every_n_steps=settings.steps,
-            max_steps=settings.steps,
-            data_sharding_axis=(DATA_AXES,),
+            eval_every_n_steps=settings.steps, max_steps=settings.steps, data_sharding_axis=(DATA_AXES,)
         ),
-    )
+    )  # fmt: skip
     trainer.with_gen_model_input_fn(packed_model_input)
     trainer.with_loss_fn(chunked_sft_loss(run.profile.vocabulary_chunk))
     trained_tokens = 0

@@ -17,8 +17,26 @@
 #
 # [Strategy](#Your-overall-training-and-evaluation-strategy) · [Data](#How-your-finetuning-dataset-is-created) · [Training](#Your-Tunix-finetuning-code) · [Results](#Results) · [Limits](#Other-things-you-want-the-judges-to-know)
 
-# %% tags=["folded"]
+# %% tags=["folded", "setup"]
 # install: requirements.txt
+
+import os
+import pathlib
+import warnings
+
+# Where there is no TPU, JAX would look for one at length, and Tunix would ask for W&B.
+tpu_devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
+if not tpu_devices and not any(name.startswith(("TPU_", "KAGGLE_")) for name in os.environ):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_PROJECT") else "disabled")
+# Tunix reads the mesh from `with mesh:` and from nowhere else.
+warnings.filterwarnings("ignore", r"`with mesh:` context manager", DeprecationWarning)
+warnings.filterwarnings("ignore", "IProgress not found")
+import absl.logging
+import jax
+from IPython.display import HTML, Markdown, display
+
+absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
 
 # %% tags=["parameters"]
 # What a run is told. An environment variable of the same name wins over a value here.
@@ -32,27 +50,6 @@ OUT = "outputs"
 START_FROM = ""  # for the recipe "continue": the folder of an earlier run
 PUBLISH_AS = ""  # "user/model": upload the result to Kaggle
 
-# %%
-import os
-import pathlib
-import warnings
-
-# Where there is no TPU, JAX would look for one at length, and Tunix would ask for W&B.
-tpu_devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
-if not tpu_devices and not any(name.startswith(("TPU_", "KAGGLE_")) for name in os.environ):
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_PROJECT") else "disabled")
-# Tunix reads the mesh from `with mesh:` and from nowhere else.
-warnings.filterwarnings("ignore", r"`with mesh:` context manager", DeprecationWarning)
-warnings.filterwarnings("ignore", "IProgress not found")
-
-import absl.logging
-import jax
-from flax import nnx
-from IPython.display import HTML, Markdown, display
-
-absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
-
 # %% [markdown]
 # ## Your overall training and evaluation strategy
 #
@@ -61,6 +58,8 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and leaves open how much work to show. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing; what is in format earns what an exact checker says, or, for a story, what a score of named parts says. On the tiny model that moves the policy to its most careful style of working, which it had seen before.
 #
 # **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns, the *reference* a frozen copy that it is held near to. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
+#
+# **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: a format that is learned together with a long instruction breaks when the instruction is missing; one that is learned from plain questions holds for any.
 #
 # **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between and after. Stock Gemma fails a format that it has never seen, so its accuracy is also reported *leniently*, with the format forgiven, and a gain counts only against that.
 #
@@ -80,7 +79,9 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # %%
 asked = dict(PROFILE=PROFILE, MODEL=MODEL, RECIPE=RECIPE, MINUTES=MINUTES, RUN_SEED=RUN_SEED,
              RESUME=RESUME, OUT=OUT, START_FROM=START_FROM, PUBLISH_AS=PUBLISH_AS)  # fmt: skip
-run = read_run(with_environment(asked, os.environ), jax.default_backend())
+asked = {name: "" if value is None else str(value) for name, value in asked.items()}
+asked |= {name: os.environ[name] for name in asked if os.environ.get(name)}
+run = read_run(asked, jax.default_backend())
 profile, lengths = run.profile, run.profile.lengths
 print(f"profile {profile.name}, model {run.model.name}, seed {run.seed}")
 print(f"recipe {run.recipe}: {RECIPES[run.recipe].about}")
@@ -96,7 +97,7 @@ if profile.compilation_cache:
 # %% [markdown]
 # ## How your finetuning dataset is created
 #
-# **The prompt** is the question in Gemma's turn format and nothing else: no system text, no description of the tags. A format that is learned together with a long instruction breaks when the instruction is missing; one that is learned from plain questions holds for any. **The target** ends with the tokenizer's EOS right behind `</answer>`, because that is where the judges' sampler stops. One row of SFT, as the model sees it:
+# One row of SFT, as the model sees it. The target ends with the tokenizer's EOS right behind `</answer>`, because that is where the judges' sampler stops.
 
 # %%
 stock_folder = locate(run.model, profile.download_minutes)
@@ -151,6 +152,9 @@ display(Markdown(domain_rows(rows)))
 # %%
 # inline: essay/more_rewards (recipes: shaped)
 
+# %%
+# inline: essay/curricula (recipes: learnability, phases)
+
 # %% [markdown]
 # ### Change the reward
 #
@@ -193,35 +197,11 @@ require_space(folder, 4 * 4 * trained * (profile.keep_checkpoints + 2))
 session = Session(run, mesh, folder, deadline, listeners=boards(run, folder))
 
 # %%
-evaluation_sampler = make_sampler(lora_policy, tokenizer, run.cache_length)
-evaluation_sizes = (memory_plan.evaluation_rows, MAX_PROMPT_LENGTH, MAX_GENERATION_STEPS)
-answers, stages = {}, []
+examiner = Examiner(lora_policy, tokenizer, held_out, session, memory_plan.evaluation_rows)
+stages, answers = [], examiner.answers
 
 
-def evaluate_now(name: str) -> None:
-    """Evaluates the policy as it is now; what has been evaluated before a kill is read."""
-    kept = folder.answers / f"{name}.json"
-    if (before := read_answers(kept, held_out)) is not None:
-        answers[name], session.evaluation_seconds = before
-    else:
-        start = time.monotonic()
-        evaluation_sampler.transformer_state = nnx.variables(lora_policy)
-        with mesh, session.stop.heard():
-            answers[name] = answer_greedily(
-                evaluation_sampler, held_out, *evaluation_sizes, deadline
-            )
-        session.stop.check()
-        session.evaluation_seconds = time.monotonic() - start
-        write_answers(kept, answers[name], session.evaluation_seconds)
-    numbers = summarise(answers[name])
-    print(
-        f"{name}: format {numbers['format']:.3f}, accuracy {numbers['accuracy']:.3f}, "
-        f"lenient {numbers['accuracy_lenient']:.3f}, stopped {numbers['stopped']:.3f} "
-        f"(n = {numbers['n']})"
-    )
-
-
-evaluate_now("stock")
+examiner.evaluate("stock")
 
 # %%
 # inline: essay/sft
@@ -234,7 +214,7 @@ stages.append(train_sft(lora_policy, tokenizer, rows["sft"], session, sft_deadli
 save_first_submission(lora_policy, session)
 
 # %%
-evaluate_now("after_sft")
+examiner.evaluate("after_sft")
 plot_sft(stages[0]["history"], folder.plots / "sft.png")
 
 # %%
@@ -277,12 +257,12 @@ for group in groups[:1]:
 # %%
 actor = folder.checkpoints / "actor"
 submitted, submission = restore_submission(lora_policy, actor), "after_grpo"
-evaluate_now(submission)
+examiner.evaluate(submission)
 earlier = {"after_sft": 0}
 if (step := stages[-1]["better_save"]) is not None:
     restore_adapter(lora_policy, actor / str(step))
     earlier["better_save"] = step
-    evaluate_now("better_save")
+    examiner.evaluate("better_save")
 if name := better_one({name: answers[name] for name in earlier}, answers["after_grpo"]):
     submitted, submission = save_again(actor, earlier[name], lora_policy), name
     print(f"step {earlier[name]} ({name}) was better than the last one, and is saved again")
@@ -292,20 +272,14 @@ print(f"checkpoints/actor/{submitted}/model_params is the submission")
 # ### Results
 
 # %%
-results = {
-    "profile": profile.name,
-    "recipe": run.recipe,
-    "model": run.model.name,
-    "seed": run.seed,
-    "wall_seconds": round(time.monotonic() - NOTEBOOK_START, 1),
-    "submitted_step": submitted,
-    "submission": submission,  # the evaluation below that is the submission's
-    "stages": [
-        {key: stage[key] for key in ("name", "steps", "planned", "seconds", "tokens", "skipped")}
-        for stage in stages
-    ],
-    "evaluation": {name: summarise(rows) for name, rows in answers.items()},
-}
+results = results_of(
+    run,
+    answers,
+    stages,
+    wall_seconds=round(time.monotonic() - NOTEBOOK_START, 1),
+    submitted_step=submitted,
+    submission=submission,  # the evaluation that is the submission's
+)
 display(Markdown(results_table(results)))
 display(Markdown(domain_table(results)))
 plot_before_after(results, folder.plots / "before_after.png")
@@ -322,17 +296,12 @@ display(Markdown(kinds_table(answers)))
 # What GRPO has won and lost against the warm start, row by row:
 
 # %%
-told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 2)
+told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 4)
 print(told)
 display(HTML(samples_table(chosen, samples)))
 
 # %%
-for stage_name in ("after_sft", "after_grpo"):
-    print(f"{stage_name}: words in the trace {trace_lengths(answers[stage_name])}")
 write_json(folder.results, results)
-write_page(
-    folder.path / "report.html", results, answers, sorted(folder.plots.glob("*.png")), samples
-)
 close_boards(session.listeners)
 folder.release()
 
@@ -343,10 +312,7 @@ folder.release()
 # %%
 def ask(question: str) -> None:
     """Shows what the policy answers, decoded as in the evaluation."""
-    evaluation_sampler.transformer_state = nnx.variables(lora_policy)
-    row = Example(question, "", "open")
-    with mesh:
-        (answer,) = answer_greedily(evaluation_sampler, [row], *evaluation_sizes)
+    (answer,) = examiner.answer([Example(question, "", "open")])
     display(HTML(f"{question}<br>{coloured(answer.completion.text)}"))
 
 
@@ -356,6 +322,9 @@ ask("What is 17 + 25?")
 # ## [Optional 15pts] unrestricted mode
 #
 # One session is not the end. With `RECIPE = "continue"` and `START_FROM` naming the folder of an earlier run, GRPO goes on from its adapter, at 0.3 of the rate, with rows that have not been drawn yet. With `PUBLISH_AS = "user/model"` the result is uploaded in the layout from which the judges restore it.
+
+# %%
+# inline: essay/publish
 
 # %%
 unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(results))

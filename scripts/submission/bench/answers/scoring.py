@@ -307,9 +307,8 @@ def checked_values(
     Raises:
       ValueError: it is not one finite number in [0, 1] for each completion.
     """
-    prompts = columns["question"]
     try:
-        values = [float(value) for value in function(prompts, completions, **columns)]
+        values = [float(value) for value in function(columns["question"], completions, **columns)]
     except Exception as error:
         raise ValueError(
             f"{where}: the function failed with {type(error).__name__}: {error}. It is called as "

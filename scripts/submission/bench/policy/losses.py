@@ -16,7 +16,6 @@ Tunix's losses hold several arrays of that size. Here they never exist as a whol
 The table itself is frozen: no gradient of it is made.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -26,8 +25,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.interpreters import pxla
-from tunix.rl import algo_core, common, function_registry
-from tunix.rl.grpo import grpo_learner
 from tunix.sft import utils as sft_utils
 from tunix.utils import sharding_utils
 
@@ -231,70 +228,3 @@ def completion_log_probs(
         temperature=temperature,
         chunk=chunk,
     )[0]
-
-
-# **The loss of GRPO** (Shao et al. 2024, https://arxiv.org/abs/2402.03300, equation 3), as Tunix
-# computes it. The *ratio* says how much likelier a token has become since it was sampled. Its
-# product with the advantage is maximised, but not beyond a ratio of 1 ± ε. With one update per
-# rollout the ratio is 1 and the clip idle. The KL term holds the policy near the reference.
-
-
-@dataclasses.dataclass(kw_only=True)
-class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
-    """Tunix's configuration, with the loss below."""
-
-    policy_loss_fn: str = "chunked_grpo"
-    vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
-
-
-@function_registry.register_policy_loss_fn("chunked_grpo")
-def chunked_grpo_loss(
-    model: nnx.Module,
-    train_example: common.TrainExample,
-    algo_config: ChunkedGRPOConfig,
-    pad_id: int,
-    eos_id: int,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Tunix's `grpo_loss_fn`, its loss and the metrics that we log.
-
-    Raises:
-      ValueError: the configuration asks for `gspo-token`.
-    """
-    if algo_config.loss_algo != "grpo":
-        raise ValueError(f"This loss is plain GRPO; loss_algo is {algo_config.loss_algo!r}.")
-    mask_BC = train_example.completion_mask
-    logps_BC, entropy_BC = completion_scores(
-        model,
-        train_example.prompt_ids,
-        train_example.completion_ids,
-        pad_id=pad_id,
-        temperature=algo_config.temperature,
-        chunk=algo_config.vocabulary_chunk,
-        with_entropy=True,
-    )
-    mean = functools.partial(
-        common.aggregate_loss, completion_mask=mask_BC, loss_agg_mode=algo_config.loss_agg_mode
-    )
-    old_BC = train_example.old_per_token_logps
-    if old_BC is None:
-        old_BC = jax.lax.stop_gradient(logps_BC)
-    ratio_BC = jnp.exp(jnp.clip(logps_BC - old_BC, -20.0, 20.0))
-    near_BC = jnp.clip(ratio_BC, 1 - algo_config.epsilon, 1 + algo_config.epsilon)
-    advantages_B1 = train_example.advantages.astype(jnp.float32)[:, None]
-    free_BC, clipped_BC = -advantages_B1 * ratio_BC, -advantages_B1 * near_BC
-    loss = mean(jnp.maximum(free_BC, clipped_BC))
-    aux = {
-        "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
-        "entropy": mean(entropy_BC),
-        "kl": jnp.float32(0.0),
-    }
-    if train_example.ref_per_token_logps is not None:
-        kl_BC = common.compute_kl_divergence(
-            logps_BC,
-            train_example.ref_per_token_logps,
-            algo_config.kl_loss_mode,
-            clamp_value=algo_config.kl_clamp_value,
-        )
-        aux["kl"] = jnp.sum(kl_BC * mask_BC) / jnp.maximum(jnp.sum(mask_BC), 1)
-        loss += algo_config.beta * mean(kl_BC)
-    return loss, aux

@@ -1,25 +1,18 @@
 """Which prompts are worth a group.
 
-A group whose completions all earn the same teaches nothing: every advantage is zero. A
-prompt that the policy always gets right, or never, makes such groups. If it succeeds with
-probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): that is how much there
-is to learn from it. Nobody knows *p*, but the rewards of the run itself measure it.
-
-So prompts fall into **cells** (source, kind of answer, difficulty), each cell keeps a running
-success rate, and the next prompts are drawn in proportion to the cell's share of the mixture
-times *p*(1 − *p*), with a floor, so that no cell is forgotten. The alternatives are `uniform`,
-the mixture as it is, and `phases`, easy rows first and hard ones last by the share of the
-stage that is done. The ablations of the repository compare learnability with the mixture.
+Prompts fall into **cells** (source, kind of answer, difficulty), and each cell keeps a running
+success rate. How often a cell is drawn from is its share of the mixture (`uniform`), or what a
+recipe makes of share, difficulty and success (`essay/curricula.py`).
 """
 
 import collections
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from submission.bench.answers.prompts import Example
-from submission.bench.settings.config import Curriculum
+from submission.bench.settings.config import Curriculum, pick
 
 Cell = tuple[str, str, float]
 
@@ -31,15 +24,6 @@ def cell_of(example: Example, source: str = "") -> Cell:
     ('gsm8k', 'number', 0.3)
     """
     return source, example.checker, round(example.difficulty, 1)
-
-
-def in_phase(difficulty: float, progress: float) -> bool:
-    """Easy rows in the first third of a stage, all but the hardest in the second, then all.
-
-    >>> [in_phase(0.5, progress) for progress in (0.1, 0.5, 0.9)]
-    [False, True, True]
-    """
-    return difficulty <= (0.34, 0.67, 1.0)[min(2, int(3 * progress))]
 
 
 @dataclasses.dataclass
@@ -64,6 +48,12 @@ class CellState:
         return self.rows[self.order[place]]
 
 
+# What a cell's share is multiplied with, by the name of the curriculum: a function of the cell's
+# state, the cell, the settings and the progress of the stage. Recipes add theirs.
+WEIGHTINGS: dict[str, Callable[[CellState, Cell, Curriculum, float], float]] = {}
+NOT_HERE = " A recipe has its own notebook: scripts/build_notebook.py --recipe NAME -o FILE."
+
+
 class PromptSampler:
     """Draws the prompts of GRPO, and learns from their success which to draw next."""
 
@@ -75,6 +65,7 @@ class PromptSampler:
         seed: int,
     ) -> None:
         """Groups of rows by source, and the sources' shares of the mixture."""
+        pick("curriculum", settings.kind, {"uniform": None, **WEIGHTINGS}, NOT_HERE)
         self.settings, self.seed, self.draws = settings, seed, 0
         rows: dict[Cell, list[Example]] = collections.defaultdict(list)
         for source, examples in groups.items():
@@ -107,14 +98,10 @@ class PromptSampler:
 
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""
-        state, kind = self.cells[cell], self.settings.kind
-        if kind == "phases":
-            return state.share * in_phase(cell[2], progress)
-        if kind == "learnability":
-            floor = self.settings.floor
-            learnable = 4 * state.success * (1 - state.success)
-            return state.share * (floor + (1 - floor) * learnable)
-        return state.share
+        state = self.cells[cell]
+        if self.settings.kind == "uniform":
+            return state.share
+        return state.share * WEIGHTINGS[self.settings.kind](state, cell, self.settings, progress)
 
     def draw(self, count: int, progress: float) -> list[Example]:
         """The next `count` rows, no question twice among them if the cells allow it."""

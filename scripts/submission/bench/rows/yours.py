@@ -47,8 +47,7 @@ def with_rows(run: Run, for_sft: Sequence[Source], for_grpo: Sequence[Source]) -
     """
     sft = tuple(checked_source(source, "MY_SFT_ROWS") for source in for_sft)
     grpo = tuple(checked_source(source, "MY_GRPO_ROWS") for source in for_grpo)
-    profile = run.profile
-    key = profile.warm_start
+    profile, key = run.profile, run.profile.warm_start
     profile = dataclasses.replace(
         profile,
         sft_sources={**profile.sft_sources, key: (*profile.sft_sources.get(key, ()), *sft)},

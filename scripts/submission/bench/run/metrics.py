@@ -63,7 +63,7 @@ class StepLog:
         steps: int,
         start: int = 0,
         most_skipped: int = 5,
-        lines: int = 15,
+        lines: int = 8,
         listeners: Sequence[Callable[[dict[str, Any]], None]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -188,21 +188,7 @@ class StepLog:
 class SilentBar:
     """Stands in for Tunix's progress bar: `StepLog` prints the progress."""
 
-    def update_metrics(self, *arguments: Any, **keywords: Any) -> None:
+    def update(self, *arguments: Any, **keywords: Any) -> None:
         """Shows nothing."""
 
-    def update(self, n: int = 1) -> None:
-        """Shows nothing."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-def total_seconds(history: Sequence[dict[str, Any]]) -> float:
-    """Seconds of all steps of a stage."""
-    return round(sum(line["seconds"] for line in history), 1)
-
-
-def all_finite(tree: Any) -> bool:
-    """Is every number of a tree of arrays finite?"""
-    return all(bool(np.isfinite(np.asarray(x, np.float32)).all()) for x in jax.tree.leaves(tree))
+    update_metrics = close = update

@@ -54,7 +54,11 @@ class Source:
     on: bool = True
 
 
-def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+# Where what a run is told can be set, at the end of a message about it.
+PARAMETERS = " It is set in the notebook's cell of parameters, or in the environment."
+
+
+def pick(kind: str, name: str, known: Mapping[str, Any], where: str = "") -> Any:
     """`known[name]`, or an error that lists what there is.
 
     >>> pick("profile", "laptop", {"tiny": 1})
@@ -62,7 +66,7 @@ def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     ValueError: Unknown profile 'laptop'. Choose one of: tiny.
     """
     if name not in known:
-        raise ValueError(f"Unknown {kind} {name!r}. Choose one of: {', '.join(known)}.")
+        raise ValueError(f"Unknown {kind} {name!r}. Choose one of: {', '.join(known)}.{where}")
     return known[name]
 
 
@@ -334,22 +338,10 @@ def number(environment: Mapping[str, str], variable: str, kind: type) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise ValueError(f"{variable}={text!r} is not a number. Unset it or correct it.") from None
+        raise ValueError(f"{variable}={text!r} is not a number.{PARAMETERS}") from None
     if not math.isfinite(value) or value < 0 or (kind is float and value == 0):
-        raise ValueError(f"{variable}={text!r} is out of range. Unset it or correct it.")
+        raise ValueError(f"{variable}={text!r} is out of range.{PARAMETERS}")
     return value
-
-
-def with_environment(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> dict:
-    """The cell of parameters as text, as the environment has it; what is set there wins.
-
-    >>> with_environment({"MINUTES": 5, "OUT": None}, {"OUT": "there", "MINUTES": ""})
-    {'MINUTES': '5', 'OUT': 'there'}
-    """
-    return {
-        name: environment.get(name) or ("" if value is None else str(value))
-        for name, value in parameters.items()
-    }
 
 
 def run_asked_for(
@@ -372,38 +364,25 @@ def run_asked_for(
       ValueError: an unknown profile, model or recipe, or a variable that is not a number; says
         where it is set.
     """
-    try:
-        return read_run_asked_for(environment, platform, profiles, recipes, models)
-    except ValueError as error:
-        where = "It is set in the notebook's cell of parameters, or in the environment."
-        raise ValueError(f"{error} {where}") from None
-
-
-def read_run_asked_for(
-    environment: Mapping[str, str],
-    platform: str,
-    profiles: Mapping[str, Profile],
-    recipes: Mapping[str, Recipe],
-    models: Mapping[str, StockModel],
-) -> Run:
-    """The same, with errors that do not say where."""
     default = "kaggle" if platform == "tpu" else "tiny"
-    profile = pick("profile", environment.get("PROFILE") or default, profiles)
+    profile = pick("profile", environment.get("PROFILE") or default, profiles, PARAMETERS)
     if model := environment.get("MODEL"):
-        profile = dataclasses.replace(profile, model=pick("model", model, models))
+        profile = dataclasses.replace(profile, model=pick("model", model, models, PARAMETERS))
     name = environment.get("RECIPE") or "warm_start_grpo"
-    recipe = pick("recipe", name, recipes)
+    recipe = pick("recipe", name, recipes, PARAMETERS)
     if recipe.sft not in profile.sft_sources:
         raise ValueError(
             f"Recipe {name!r} has no rows in profile {profile.name!r}. "
-            f"SFT rows there: {', '.join(profile.sft_sources)}."
+            f"SFT rows there: {', '.join(profile.sft_sources)}.{PARAMETERS}"
         )
-    resume = pick("RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True})
+    resume = pick(
+        "RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True}, PARAMETERS
+    )
     start_from = environment.get("START_FROM", "")
     if bool(start_from) != bool(recipe.continues):
         raise ValueError(
             "The recipe 'continue' and START_FROM, the folder of an earlier run, need each other: "
-            f"RECIPE={name!r}, START_FROM={start_from!r}."
+            f"RECIPE={name!r}, START_FROM={start_from!r}.{PARAMETERS}"
         )
     return Run(
         profile=recipe.applied(profile),

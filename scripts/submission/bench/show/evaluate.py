@@ -18,12 +18,14 @@ import math
 import os
 import pathlib
 import re
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from submission.bench.answers.checkers import LONGEST_ANSWER, check
 from submission.bench.answers.open_answers import open_score
@@ -36,10 +38,12 @@ from submission.bench.answers.prompts import (
     parse,
     render_prompt,
 )
+from submission.bench.policy.model import make_sampler
 from submission.bench.policy.rollout import ended, mark_cut
 from submission.bench.run.budget import Deadline, until
 from submission.bench.run.run_folder import read_json, write_json
-from submission.bench.settings.config import CHECK_SECONDS
+from submission.bench.run.stages import Session
+from submission.bench.settings.config import CHECK_SECONDS, Run
 from submission.bench.settings.limits import within
 
 LAST_NUMBER = re.compile(r"[-−]?\d(?:[\d,]*\d)?(?:\.\d+)?(?!.*\d)", re.DOTALL)
@@ -231,58 +235,117 @@ def better_one(earlier: Mapping[str, Sequence[Answered]], last: Sequence[Answere
     return max(better, key=better.get, default=None)
 
 
+def share(flags: Sequence[bool]) -> float:
+    """The share of those that are true; 0 of none."""
+    return round(sum(flags) / len(flags), 4) if flags else 0.0
+
+
+def by_domain(rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
+    """The rows of each domain, by its name."""
+    found = collections.defaultdict(list)
+    for row in rows:
+        found[row.example.domain].append(row)
+    return sorted(found.items())
+
+
+def rates(rows: Sequence[Answered]) -> dict[str, Any]:
+    """The shares of rows that can be checked."""
+    right = [a.right for a in rows]
+    return {
+        "n": len(rows),
+        "format": share([a.completion.in_format for a in rows]),
+        "accuracy": share(right),
+        "accuracy_ci95": [round(x, 4) for x in wilson(sum(right), len(rows))],
+        "accuracy_lenient": share([a.right_leniently for a in rows]),
+    }
+
+
+def open_scores(rows: Sequence[Answered]) -> dict[str, float | None]:
+    """The mean scores of rows that cannot be checked; None of none."""
+    return {
+        name: round(float(np.mean([getattr(a, name) for a in rows])), 4) if rows else None
+        for name in ("open_score", "open_score_lenient")
+    }
+
+
 def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
     """The numbers of one evaluation, as they stand in `results.json`."""
     checkable = [a for a in answered if a.example.checker != "open"]
     unchecked = [a for a in answered if a.example.checker == "open"]
-    n = len(checkable)
-
-    def share(flags: Sequence[bool]) -> float:
-        return round(sum(flags) / len(flags), 4) if flags else 0.0
-
-    def by_domain(rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
-        found = collections.defaultdict(list)
-        for row in rows:
-            found[row.example.domain].append(row)
-        return sorted(found.items())
-
-    def mean(scores: Sequence[float]) -> float | None:
-        return round(float(np.mean(scores)), 4) if scores else None
-
-    def open_scores(rows: Sequence[Answered]) -> dict[str, float | None]:
-        return {
-            "open_score": mean([a.open_score for a in rows]),
-            "open_score_lenient": mean([a.open_score_lenient for a in rows]),
-        }
-
     return {
-        "n": n,
-        "format": share([a.completion.in_format for a in checkable]),
-        "accuracy": share([a.right for a in checkable]),
-        "accuracy_ci95": [round(x, 4) for x in wilson(sum(a.right for a in checkable), n)],
-        "accuracy_lenient": share([a.right_leniently for a in checkable]),
+        **rates(checkable),
         **open_scores(unchecked),
         "failed": sum(a.failed for a in answered),
         "stopped": share([a.stopped for a in answered]),
         "mean_tokens": round(float(np.mean([a.tokens for a in answered])), 1),
-        "by_domain": {
-            domain: {
-                "n": len(rows),
-                "format": share([a.completion.in_format for a in rows]),
-                "accuracy": share([a.right for a in rows]),
-                "accuracy_ci95": [
-                    round(x, 4) for x in wilson(sum(a.right for a in rows), len(rows))
-                ],
-                "accuracy_lenient": share([a.right_leniently for a in rows]),
-            }
-            for domain, rows in by_domain(checkable)
-        },
+        "by_domain": {name: rates(rows) for name, rows in by_domain(checkable)},
         "open_by_domain": {
-            domain: {
+            name: {
                 "n": len(rows),
                 "format": share([a.completion.in_format for a in rows]),
                 **open_scores(rows),
             }
-            for domain, rows in by_domain(unchecked)
+            for name, rows in by_domain(unchecked)
         },
     }
+
+
+def results_of(
+    run: Run,
+    answers: Mapping[str, Sequence[Answered]],
+    stages: Sequence[Mapping[str, Any]],
+    **numbers: Any,
+) -> dict[str, Any]:
+    """What `results.json` holds: the run, its stages, its evaluations, and further numbers."""
+    kept = ("name", "steps", "planned", "seconds", "tokens", "skipped")
+    return {
+        "profile": run.profile.name,
+        "recipe": run.recipe,
+        "model": run.model.name,
+        "seed": run.seed,
+        **numbers,
+        "stages": [{key: stage[key] for key in kept} for stage in stages],
+        "evaluation": {name: summarise(rows) for name, rows in answers.items()},
+    }
+
+
+class Examiner:
+    """Evaluates the policy of a session, again and again, with the judges' sampler."""
+
+    def __init__(
+        self,
+        policy: nnx.Module,
+        tokenizer: Any,
+        held_out: Sequence[Example],
+        session: Session,
+        batch_size: int,
+    ) -> None:
+        self.policy, self.held_out, self.session = policy, held_out, session
+        self.sampler = make_sampler(policy, tokenizer, session.run.cache_length)
+        lengths = session.run.profile.lengths
+        self.sizes = (batch_size, lengths.prompt, lengths.completion)
+        self.answers: dict[str, list[Answered]] = {}  # by the name of the evaluation
+
+    def answer(self, rows: Sequence[Example], deadline: Deadline | None = None) -> list[Answered]:
+        """What the policy, as it is now, answers; by greedy decoding."""
+        self.sampler.transformer_state = nnx.variables(self.policy)
+        with self.session.mesh, self.session.stop.heard():
+            return answer_greedily(self.sampler, rows, *self.sizes, deadline)
+
+    def evaluate(self, name: str) -> None:
+        """Evaluates the policy as it is now; what was evaluated before a kill is read."""
+        session, kept = self.session, self.session.folder.answers / f"{name}.json"
+        if (before := read_answers(kept, self.held_out)) is not None:
+            self.answers[name], session.evaluation_seconds = before
+        else:
+            start = time.monotonic()
+            self.answers[name] = self.answer(self.held_out, session.deadline)
+            session.stop.check()
+            session.evaluation_seconds = time.monotonic() - start
+            write_answers(kept, self.answers[name], session.evaluation_seconds)
+        numbers = summarise(self.answers[name])
+        print(
+            f"{name}: format {numbers['format']:.3f}, accuracy {numbers['accuracy']:.3f}, "
+            f"lenient {numbers['accuracy_lenient']:.3f}, stopped {numbers['stopped']:.3f} "
+            f"(n = {numbers['n']})"
+        )

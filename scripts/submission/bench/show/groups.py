@@ -85,17 +85,19 @@ def group_table(group: Mapping[str, Any], advantages: Sequence[float]) -> str:
         f"<td>{advantage:+.2f}</td></tr>"
         for text, reward, advantage in sorted(rows, key=lambda row: -row[1])
     )
-    head = f"<tr><th>step {group['step']}: {html.escape(question)}</th>"
-    return f"<table>{head}<th>reward</th><th>advantage</th></tr>{body}</table>"
+    head = (
+        f"<th>step {group['step']}: {html.escape(question)}</th><th>reward</th><th>advantage</th>"
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def plot_styles(groups: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """The style of the sampled traces by step, as shares."""
-    lines = []
-    for group in groups:
-        count = sum(group["styles"].values())
-        lines.append({"step": group["step"]}
-                     | {name: n / count for name, n in group["styles"].items()})  # fmt: skip
+    lines = [
+        {"step": group["step"]} | {n: x / sum(found.values()) for n, x in found.items()}
+        for group in groups
+        if (found := group["styles"])
+    ]
     figure, axis = plt.subplots(figsize=(10, 2.6), layout="constrained")
     draw_stack(axis, lines, {name: name for name in STYLES})
     axis.set(xlabel="step of GRPO", ylabel="share of completions", ylim=(0, 1.25))

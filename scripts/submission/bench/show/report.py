@@ -8,8 +8,6 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from submission.bench.show.evaluate import Answered
 
 STAGE_TITLES = {"stock": "stock", "after_sft": "after SFT", "after_grpo": "after GRPO"}
@@ -87,25 +85,13 @@ def kinds_table(answers: Mapping[str, Sequence[Answered]]) -> str:
     return "\n".join(lines)
 
 
-def first_failures(
-    answers: Mapping[str, Sequence[Answered]], count: int
-) -> dict[str, list[Answered]]:
-    """The first rows that the last stage gets wrong, as all stages answered them."""
-    last = answers["after_grpo"]
-    wrong = [i for i, row in enumerate(last) if row.example.checker != "open" and not row.right]
-    shortest = min(len(rows) for rows in answers.values())
-    chosen = [i for i in wrong if i < shortest][:count]
-    return {name: [rows[i] for i in chosen] for name, rows in answers.items()}
-
-
 COLOURS_OF_PARTS = {  # of a completion; text is black where nothing is marked
     "reasoning": "color:#0072B2",
     "answer": "color:#009E73;font-weight:bold",
 }
-MARKS = {  # sign and background of an answer
-    "right": ("✓", "#E2F3EC"),
-    "right, out of format": ("✓ out of format", "#FFF4D6"),
-    "wrong": ("✗", "#FBE3DF"),
+MARKS = {  # sign and background of an answer, by its kind; of all others ✗
+    "right, in format": ("✓", "#E2F3EC"),
+    "right, but out of format": ("✓ out of format", "#FFF4D6"),
 }
 
 
@@ -125,18 +111,11 @@ def coloured(text: str, longest: int = 300) -> str:
     return shown.replace("\n", "↵")
 
 
-def mark_of(row: Answered) -> str:
-    """A key of `MARKS`."""
-    if row.right:
-        return "right"
-    return "right, out of format" if row.right_leniently else "wrong"
-
-
 def samples_table(answers: Mapping[str, Sequence[Answered]], count: int) -> str:
     """The first `count` held-out rows, never chosen by hand, as an HTML table."""
 
     def cell(row: Answered) -> str:
-        sign, background = MARKS[mark_of(row)]
+        sign, background = MARKS.get(kind_of(row), ("✗", "#FBE3DF"))
         text = coloured(row.completion.text)
         return f"<td style='text-align:left;background:{background}'>{sign} {text}</td>"
 
@@ -180,10 +159,3 @@ def domain_rows(mixtures: Mapping[str, Any]) -> str:
                             for text in (example.question, example.answer))  # fmt: skip
         lines.append(f"| {domain} | {question} | {answer} | {example.checker} |")
     return "\n".join(lines)
-
-
-def trace_lengths(answered: Sequence[Answered]) -> dict[str, float]:
-    """How much work is shown: quartiles of the words in the traces that are in format."""
-    words = [len(a.completion.reasoning.split()) for a in answered if a.completion.in_format]
-    quartiles = np.percentile(words, [25, 50, 75]) if words else [0.0] * 3
-    return dict(zip(("lower", "median", "upper"), map(float, quartiles), strict=True))

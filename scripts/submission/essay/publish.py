@@ -1,24 +1,24 @@
-"""The same notebook goes on from what it has made: with the recipe `continue`, `START_FROM` names
-the folder of an earlier run, GRPO begins with its adapter, at 0.3 of the rate, and draws rows
-that have not been drawn yet. With `PUBLISH_AS=user/model` the result is uploaded in the layout
-from which the judges restore: `<step>/model_params`."""
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
 
+# %%
 import pathlib
 import shutil
 
 import kagglehub
 
+# %% tags=["modules-only"]
 from submission.bench.settings.config import Run
 
 
+# %%
 def publish(run: Run, step: pathlib.Path, card: str) -> str | None:
-    """Uploads a step as a Kaggle model; returns its id, or None if it was not asked for or failed.
-
-    Args:
-      run: has the id, `user/model`.
-      step: the folder of the step.
-      card: the model card, as Markdown.
-    """
+    """Uploads a step as a Kaggle model; returns its id, or None if it was not asked for or failed."""
     if not run.publish_as:
         return None
     folder = step.parent.parent / "published"
