@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
+import builtins
 import hashlib
 import json
 import pathlib
@@ -324,8 +325,22 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
         if "parameters" in tags:
             built.metadata |= {"tags": ["parameters"]}
         notebook.cells.append(built)
+    check_all_defined(notebook)
     nbformat.validate(notebook)
     return notebook
+
+
+def check_all_defined(notebook: NotebookNode) -> None:
+    """Every name that a cell uses is bound in the notebook.
+
+    Raises:
+      BuildError: names those that are not.
+    """
+    code = [without_magics(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    bound = {name for source in code for name, _ in names_defined(source)}
+    used = frozenset().union(*map(names_used, code))
+    if missing := sorted(used - bound - set(dir(builtins))):
+        raise BuildError(f"Nothing in the notebook defines {', '.join(missing)}.")
 
 
 def without_outputs(notebook: NotebookNode) -> NotebookNode:

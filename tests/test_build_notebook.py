@@ -129,6 +129,11 @@ def test_a_name_bound_in_two_chapters_is_refused(chapters, again):
         chapters(two=f"# %%\n{again}\n")
 
 
+def test_a_name_that_nothing_defines_is_refused(chapters):
+    with pytest.raises(build_notebook.BuildError, match="Nothing in the notebook defines z"):
+        chapters(two="# %%\ndef y():\n    return z\n")
+
+
 def test_private_names_count_too(chapters):
     with pytest.raises(build_notebook.BuildError, match="'_x'"):
         chapters(one="# %%\n_x = 1\n", two="# %%\n_x = 2\n")
@@ -159,7 +164,10 @@ def test_another_recipe_needs_another_file(monkeypatch):
 
 
 def test_magics_come_back(chapters):
-    assert sources(chapters(one="# %%\n# %pip install six\n"))[0] == "%pip install six"
+    assert (
+        sources(chapters(one="# %%\n# %pip install six\n", two="# %%\ny = 1\n"))[0]
+        == "%pip install six"
+    )
 
 
 # --- The bench ----------------------------------------------------------------------------------
@@ -188,7 +196,7 @@ G = "def g(x):\n    return x\n\n\ndef unused():\n    return re\n"
 def test_a_part_is_one_folded_cell_of_what_the_essay_reaches(bench):
     notebook = bench(settings__a=f"{F}\n\n{G}")
     text, part, essay = notebook.cells
-    assert text.source == "What it promises.\n\nUsed below: `f`."
+    assert text.source == "What it promises.\n\n<small>Used below: `f`.</small>"
     assert part.metadata["_kg_hide-input"] is True
     assert "_kg_hide-input" not in essay.metadata
     assert "def g" in part.source

@@ -30,6 +30,14 @@ def test_it_is_short_enough_and_has_every_fact(results):  # noqa: F811
     assert "{" not in text.replace("{question}", "")
 
 
+def test_the_notebooks_table_of_the_plan_shows_the_plan():
+    text = (ROOT / "data" / "plan.md").read_text()
+    cells = text.splitlines()[2].strip("| ").split(" | ")
+    assert [f"{hours:.2f} h" for hours in pictures.PLAN_HOURS.values()] == cells
+    assert f"{PLAN['grpo_steps']:,} updates" in text.replace("\n", " ")
+    assert f"{PLAN['sft_tokens'] / 1e6:.0f} million tokens" in text
+
+
 def test_the_files_are_written_and_a_missing_run_is_named(results, tmp_path, capsys):  # noqa: F811
     (tmp_path / "results.json").write_text(json.dumps(results))
     out = tmp_path / "out"

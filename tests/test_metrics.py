@@ -76,7 +76,7 @@ def test_a_step_lasts_from_batch_to_batch(tmp_path):
         log.end(step)
     log.close()
     assert [x["seconds"] for x in read(tmp_path)] == [1.0, 2.0, 3.0]
-    assert metrics.total_seconds(log.history) == 6.0
+    assert sum(line["seconds"] for line in log.history) == 6.0
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
@@ -127,9 +127,9 @@ def test_going_on_after_a_save_drops_what_came_after_it_and_keeps_other_stages(t
 def test_progress_shows_speed_and_planned_end(tmp_path, capsys):
     make_timed_steps(tmp_path, 30, seconds=2.0, planned=30, step_tokens=100)
     lines = capsys.readouterr().out.splitlines()
-    assert 10 <= len(lines) <= 20
-    assert lines[1].startswith("sft    2/30  loss 1  50 tokens/s  (")
-    assert "56 s to go, until " in lines[1]
+    assert 8 <= len(lines) <= 12
+    assert lines[1].startswith("sft    3/30  loss 1  50 tokens/s  (")
+    assert "54 s to go, until " in lines[1]
     assert lines[-1].startswith("sft   30/30  loss 1 ")
 
 

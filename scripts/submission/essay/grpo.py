@@ -27,7 +27,7 @@ from submission.bench.policy.model import DATA_AXES, frozen_copy
 from submission.bench.policy.rollout import PolicyRollout
 from submission.bench.policy.trimming import TrimmedLearner
 from submission.bench.policy.updates import make_optimizer
-from submission.bench.rows.curriculum import PromptSampler, draw_on
+from submission.bench.rows.curriculum import PromptSampler
 from submission.bench.rows.data import Mixture, prompt_columns
 from submission.bench.run.budget import Deadline
 from submission.bench.run.group_metrics import metric_function
@@ -101,6 +101,14 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
 
 
 # %%
+def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
+    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
+    try:
+        sampler.restore(state)
+    except KeyError as error:
+        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
+
+
 def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
     """The clock, the log, the saves and the guards of the stage."""
     profile = session.run.profile

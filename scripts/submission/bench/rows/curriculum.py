@@ -131,11 +131,3 @@ class PromptSampler:
             keep = self.settings.memory ** len(values)
             state = self.cells[cell]
             state.success = keep * state.success + (1 - keep) * sum(values) / len(values)
-
-
-def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
-    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
-    try:
-        sampler.restore(state)
-    except KeyError as error:
-        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")

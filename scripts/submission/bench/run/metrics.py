@@ -192,3 +192,8 @@ class SilentBar:
         """Shows nothing."""
 
     update_metrics = close = update
+
+
+def all_finite(tree: Any) -> bool:
+    """Is every number of a tree of arrays finite?"""
+    return all(bool(np.isfinite(np.asarray(x, np.float32)).all()) for x in jax.tree.leaves(tree))

@@ -31,7 +31,7 @@ from submission.bench.run.checkpoints import (
     restore_newest,
     write_step,
 )
-from submission.bench.run.metrics import SilentBar, StepLog, all_finite, read_lines, total_seconds
+from submission.bench.run.metrics import SilentBar, StepLog, all_finite, read_lines
 from submission.bench.run.run_folder import RunFolder, read_json
 from submission.bench.settings.config import Run
 
@@ -352,7 +352,7 @@ class Stage:
             "name": self.name,
             "steps": steps,
             "planned": self.pace.planned if self.pace.by_time else self.settings.steps,
-            "seconds": total_seconds(self.log.history),
+            "seconds": round(sum(line["seconds"] for line in self.log.history), 1),
             "saving_seconds": round(self.saving_seconds, 1),
             "skipped": self.log.skipped,
             "returns": self.returns,
