@@ -433,7 +433,7 @@ def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
     axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
     axis.set_xlabel("accuracy, 600 held-out rows; a ring per seed, a bar for their mean")
     axis.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=67)
     plt.close(figure)
 
 

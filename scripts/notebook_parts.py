@@ -272,4 +272,4 @@ def part_text(part: str, root: pathlib.Path, modules: Sequence[Module], roots: f
         }
     )
     listed = ", ".join(f"`{name}`" for name in names)
-    return f"{text}\n\n<small>Used below: {listed}.</small>"
+    return f"{text} <small>Used below: {listed}.</small>"

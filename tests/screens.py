@@ -23,7 +23,7 @@ LANDMARKS = {  # the first place where this text stands
     "result": "after GRPO",
     "how to run": "How to run it",
     "prompt": "turn format",
-    "settings": "TINY = Profile",
+    "settings": "profile says where we run",
     "data counts": "trace, tokens",
     "reward": "def reward_right",
     "learner": "learner = TrimmedLearner",

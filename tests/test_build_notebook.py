@@ -196,7 +196,7 @@ G = "def g(x):\n    return x\n\n\ndef unused():\n    return re\n"
 def test_a_part_is_one_folded_cell_of_what_the_essay_reaches(bench):
     notebook = bench(settings__a=f"{F}\n\n{G}")
     text, part, essay = notebook.cells
-    assert text.source == "What it promises.\n\n<small>Used below: `f`.</small>"
+    assert text.source == "What it promises. <small>Used below: `f`.</small>"
     assert part.metadata["_kg_hide-input"] is True
     assert "_kg_hide-input" not in essay.metadata
     assert "def g" in part.source

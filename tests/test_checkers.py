@@ -20,7 +20,6 @@ from submission.bench.rows import data
 from submission.bench.run import budget
 from submission.bench.settings import config
 from submission.bench.show import evaluate
-from submission.essay import rewards
 
 
 def gives(gold, answer, kind, choices=(), question=""):
@@ -413,7 +412,7 @@ def test_code_is_checked_without_a_gold_program_and_at_any_usual_length():
 
 CHAPTERS = [
     *(answer_text, budget, checkers, config, data, evaluate),
-    *(math_answers, number_answers, number_forms, prompts, rewards),
+    *(math_answers, number_answers, number_forms, prompts),
 ]
 
 

@@ -254,6 +254,29 @@ def test_reward_and_metrics_score_a_batch_once(monkeypatch):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "in_format", "right", "partly"),
+    [
+        ("<reasoning>6*7</reasoning><answer>42</answer>", 1.0, 1.0, 0.0),
+        ("<reasoning>6*7</reasoning><answer>43</answer>", 1.0, 0.0, 0.0),
+        ("<answer>42</answer>", 0.0, 0.0, 0.5),
+        ("<reasoning>6*7</reasoning> 42", 0.0, 0.0, 0.5),
+    ],
+)
+def test_each_part_passes_and_fails(text, in_format, right, partly):
+    row, said = prompts.Example("6 times 7?", "42", "number"), prompts.parse(text)
+    assert rewards.reward_format(said) == in_format
+    assert rewards.reward_right(said, row) == right
+    assert rewards.reward_partly(said) == partly
+
+
+@pytest.mark.parametrize(("words", "value"), [(1, 0.5), (3, 1.0), (5, 0.75), (6, 0.5), (99, 0.0)])
+def test_the_length_band_is_flat_in_the_middle_and_never_climbs_again(words, value):
+    band = Rewards(shortest=2, longest=4, slope=4)
+    said = prompts.Completion("", True, "word " * words, "x")
+    assert rewards.reward_length(said, band) == value
+
+
 def test_the_package_s_face_is_the_reward_and_needs_no_jax():
     code = (
         "import sys; from submission import combined, components, parse\n"

@@ -42,27 +42,6 @@ from submission.essay.rewards import Scorer
 SPARE_STEPS = 10.0  # no step is begun unless so many fit: one that is as slow still ends in time
 
 
-@dataclasses.dataclass(kw_only=True)
-class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
-    """Tunix's configuration, with the loss below."""
-
-    policy_loss_fn: str = "chunked_grpo"
-    vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
-
-
-def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
-    """GRPO with a KL term that has a gradient."""
-    settings = profile.grpo
-    return ChunkedGRPOConfig(
-        num_generations=settings.generations,
-        num_iterations=settings.iterations,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-        kl_loss_mode="low_var_kl",
-        vocabulary_chunk=profile.vocabulary_chunk,
-    )
-
-
 def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> rl_cluster.RLCluster:
     """Policy, reference and rollout engine on one mesh, sharing one base."""
     settings, plan = run.profile.grpo, plan_memory(run, mesh.devices.size)
@@ -98,37 +77,6 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
 # %% [markdown]
 # Tunix's learner takes batches of prompts, lets the cluster write completions, calls the rewards, and
 # updates. The `Stage` around it keeps the clock, the log and the saves, and goes on after a kill.
-
-
-# %%
-def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
-    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
-    try:
-        sampler.restore(state)
-    except KeyError as error:
-        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
-
-
-def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
-    """The clock, the log, the saves and the guards of the stage."""
-    profile = session.run.profile
-    return Stage(
-        session,
-        "grpo",
-        profile.grpo,
-        deadline,
-        subfolder="actor",
-        shown=("reward", "in_format", "right", "flat_groups"),
-        keep=profile.keep_checkpoints,
-        always=(0,),
-        updates_per_step=profile.grpo.iterations,
-        slack=SPARE_STEPS,
-        state=state,
-        signs=functools.partial(
-            signs_of_collapse, guards=profile.guards, most_tokens=profile.lengths.completion
-        ),
-        score=functools.partial(sampled_reward, guards=profile.guards),
-    )
 
 
 # %%
@@ -190,6 +138,37 @@ def train_grpo(
     return stage.report(tokens=generated)
 
 
+# %%
+def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
+    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
+    try:
+        sampler.restore(state)
+    except KeyError as error:
+        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
+
+
+def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
+    """The clock, the log, the saves and the guards of the stage."""
+    profile = session.run.profile
+    return Stage(
+        session,
+        "grpo",
+        profile.grpo,
+        deadline,
+        subfolder="actor",
+        shown=("reward", "in_format", "right", "flat_groups"),
+        keep=profile.keep_checkpoints,
+        always=(0,),
+        updates_per_step=profile.grpo.iterations,
+        slack=SPARE_STEPS,
+        state=state,
+        signs=functools.partial(
+            signs_of_collapse, guards=profile.guards, most_tokens=profile.lengths.completion
+        ),
+        score=functools.partial(sampled_reward, guards=profile.guards),
+    )
+
+
 # %% [markdown]
 # ### GRPO, the objective
 #
@@ -206,6 +185,28 @@ def train_grpo(
 # | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
 # | $D_{it}$ | KL from the warm start, by Schulman's k3 | `kl_loss_mode="low_var_kl"` |
 # | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
+
+
+# %%
+@dataclasses.dataclass(kw_only=True)
+class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
+    """Tunix's configuration, with the loss below."""
+
+    policy_loss_fn: str = "chunked_grpo"
+    vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
+
+
+def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
+    """GRPO with a KL term that has a gradient."""
+    settings = profile.grpo
+    return ChunkedGRPOConfig(
+        num_generations=settings.generations,
+        num_iterations=settings.iterations,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        kl_loss_mode="low_var_kl",
+        vocabulary_chunk=profile.vocabulary_chunk,
+    )
 
 
 # %%

@@ -20,7 +20,7 @@ from typing import Any
 # %% tags=["modules-only"]
 from submission.bench.answers.checkers import check
 from submission.bench.answers.open_answers import open_score
-from submission.bench.answers.prompts import TAGS, Completion, Example, parse  # noqa: F401
+from submission.bench.answers.prompts import TAGS, Completion, Example
 from submission.bench.answers.scoring import (
     EXTRA_PARTS,
     BatchScorer,
@@ -34,25 +34,12 @@ from submission.bench.settings.config import Rewards
 
 # %%
 def reward_format(completion: Completion) -> float:
-    """0 or 1: strictly in format.
-
-    >>> reward_format(parse("<reasoning>6*7</reasoning><answer>42</answer>"))
-    1.0
-    >>> reward_format(parse("<answer>42</answer>"))
-    0.0
-    """
+    """0 or 1: strictly in format."""
     return float(completion.in_format)
 
 
 def reward_right(completion: Completion, example: Example) -> float:
-    """0 or 1: in format, and the answer passes the row's own checker.
-
-    >>> row = Example("6 times 7?", "42", "number")
-    >>> reward_right(parse("<reasoning>6*7</reasoning><answer>42</answer>"), row)
-    1.0
-    >>> reward_right(parse("<reasoning>6*7</reasoning><answer>43</answer>"), row)
-    0.0
-    """
+    """0 or 1: in format, and the answer passes the row's own checker."""
     return float(completion.in_format and check(example, completion.answer) is True)
 
 
@@ -63,12 +50,7 @@ def reward_right(completion: Completion, example: Example) -> float:
 
 # %%
 def reward_length(completion: Completion, weights: Rewards) -> float:
-    """0 to 1: 1 within the band, falling linearly to 0 on both sides; words of the trace.
-
-    >>> band = Rewards(shortest=2, longest=4, slope=4)
-    >>> [reward_length(Completion("", True, "word " * n, "x"), band) for n in (1, 3, 5, 6, 99)]
-    [0.5, 1.0, 0.75, 0.5, 0.0]
-    """
+    """0 to 1: 1 within the band, falling linearly to 0 on both sides; words of the trace."""
     if not completion.in_format:
         return 0.0
     # Dots and dashes are no words.
@@ -82,11 +64,6 @@ def reward_partly(completion: Completion) -> float:
     """0 to 1: out of format, the share of the four tags that stand there exactly once.
 
     It has no weight unless the configuration gives it one (`partly`).
-
-    >>> reward_partly(parse("<reasoning>6*7</reasoning> 42"))
-    0.5
-    >>> reward_partly(parse("<reasoning>6*7</reasoning><answer>42</answer>"))
-    0.0
     """
     if completion.in_format:
         return 0.0

@@ -296,7 +296,7 @@ display(Markdown(kinds_table(answers)))
 # What GRPO has won and lost against the warm start, row by row:
 
 # %%
-told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 4)
+told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 3)
 print(told)
 display(HTML(samples_table(chosen, samples)))
 
@@ -347,25 +347,18 @@ unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(r
 # | the adapter is trained in bfloat16 | nearly all updates round away | `with_master_weights` | test |
 # | optax injects hyper-parameters in the adapter's dtype | NaN from step 1 | `injected_adamw` | test |
 # | a NaN in one pass of an update stays in their sum | no update any more | `with_emptied_sum` | test |
-# | the default KL estimator has no gradient in expectation | β does nothing | `low_var_kl` | test |
-# | sampled tokens come without their EOS | the policy forgets to stop | `PolicyRollout` | test |
+# | the default KL has no gradient in expectation | β does nothing | `low_var_kl` | test |
+# | sampled tokens come without EOS; old log-probabilities at temperature 1 | no stop; biased ratios | `PolicyRollout` | test |
 # | no seed means the same noise at every step | draws that repeat | a fresh key per call | test |
-# | old log-probabilities at temperature 1 | biased ratios in later updates | `PolicyRollout` | test |
-# | a NaN reward counts as 0 | silently wrong rewards | counted; too many stop the run | test |
+# | a NaN reward counts as 0 | silently wrong rewards | counted, bounded | test |
 # | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` | test |
-# | the jitted step returns the base | a second copy of the base | `use_adapter_only_step` | test |
-# | weights in slices, gathered at every decode step | traffic over the links | `make_mesh` | compiler |
-# | `fsdp` written into one weight | a gather in every layer | `make_mesh` | compiler |
+# | the jitted step returns the base | a second copy of it | `use_adapter_only_step` | test |
+# | weights in slices; `fsdp` written into one of them | gathers in every layer and step | `make_mesh` | compiler |
 # | all logits at once | 64 × 2,048 tokens of SFT do not fit | `token_log_probs` | compiler |
-# | the whole cache travels through the decode loop | it is copied there | `Decoder` | compiler |
-# | a prompt is read once for each of its completions | G times the work | `Decoder` | test |
+# | the cache is copied at each step; a prompt is read G times | work, traffic | `Decoder` | compiler, test |
 # | examples and completions padded to the limit | work on padding | `packing`, `trimming` | test |
 # | no deadline, no guard against NaN | a session lost | `Stage`, `Pace` | test |
 # | the sampler makes its cache on one chip | 26 GiB for 256 rows of the 2B | `plan_memory` | compiler |
-# | the last save passes no metadata | a resumed run counts its steps from 0 | `write_step` | test |
+# | the last save passes no metadata | a resumed run counts from 0 | `write_step` | test |
 #
-# **What a killed session loses**: the steps since its last save, ten minutes at most. It goes on with the same bits (52 of 52 kills, `tests/faults/`).
-#
-# **Limits.** No cell has run on a TPU: speed and the scores of the stock models are not claimed. What its *compiler* says of these programs can be had on any Linux machine (`scripts/preflight.py`). The score of open answers reads words, not meaning: it is a floor under quality.
-#
-# Cite as: *Gemma, show your work: SFT and GRPO with Tunix in one TPU session*, 2026, Apache-2.0.
+# **What a killed session loses**: the steps since its last save, ten minutes at most; it goes on with the same bits (52 of 52 kills, `tests/faults/`). **Limits.** No cell has run on a TPU: speed and the scores of the stock models are not claimed. What its *compiler* says of these programs can be had on any Linux machine (`scripts/preflight.py`). The score of open answers reads words, not meaning: it is a floor under quality. Cite as: *Gemma, show your work: SFT and GRPO with Tunix in one TPU session*, 2026, Apache-2.0.

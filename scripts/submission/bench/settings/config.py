@@ -227,7 +227,7 @@ class Evaluation:
     sources: tuple[Source, ...]
     rows: int  # of each source at most
     batch_size: int
-    samples: int = 8  # before/after examples shown, always the first ones
+    samples: int = 6  # before/after examples shown, always the first ones
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,7 +98,7 @@ def plot_styles(groups: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None
         for group in groups
         if (found := group["styles"])
     ]
-    figure, axis = plt.subplots(figsize=(10, 2.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(10, 2.2), layout="constrained")
     draw_stack(axis, lines, {name: name for name in STYLES})
     axis.set(xlabel="step of GRPO", ylabel="share of completions", ylim=(0, 1.25))
     show(figure, path)

@@ -124,7 +124,7 @@ def plot_before_after(results: Mapping[str, Any], path: pathlib.Path) -> None:
     groups = [("format", None, "format"), ("accuracy", None, "accuracy")]
     groups += [("lenient\naccuracy", None, "accuracy_lenient")]
     groups += [(name, name, "accuracy_lenient") for name in stages["stock"]["by_domain"]]
-    figure, axis = plt.subplots(figsize=(10, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(10, 3.4), layout="constrained")
     for i, (name, title) in enumerate(STAGE_TITLES.items()):
         heights, lows, highs = [], [], []
         for _, domain, field in groups:
