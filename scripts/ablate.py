@@ -29,7 +29,7 @@ from unittest import mock
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-import trained
+from after import trained
 from flax import nnx
 
 from submission.bench.policy import model, rollout, updates

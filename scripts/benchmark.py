@@ -1,15 +1,11 @@
 """Ours against stock Tunix: the same work, in one run, on this machine.
 
-    python scripts/benchmark.py [--json FILE] [--only NAME ...] [--write] [--model 1b|tiny]
+    python scripts/benchmark.py [--json FILE] [--only NAME ...] [--write]
 
 Each side of a measurement that has a device count or a peak of memory of its own runs in a
 process of its own; where both can share one, they take turns. The first call of everything is its
 warm-up: its time, compilation above all, is reported apart. On two cores all of it takes about
 ten minutes. `--write` puts the table into `data/benchmarks.md`.
-
-Where JAX finds an NVIDIA GPU, and only there, Gemma 3 1B with random weights is timed too.
-`--model tiny` runs that section's code with a tiny model on whatever there is: a test of the
-code, not a measurement.
 """
 
 import argparse
@@ -26,19 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # here; what measures is told by `measure`
 
 import absl.logging
-from benchmark_gpu import (
-    large,
-    measure_large_decode,
-    measure_large_grpo,
-    measure_large_sft,
-    measure_transformers,
-)
-from benchmark_tiny import (
+from benchmarks.tiny import (
     measure_grpo,
     measure_natural_rollout,
     measure_rollout,
@@ -57,7 +45,6 @@ class Measurement:
     function: Callable[..., dict]  # its docstring's first line is the table's
     each_side: bool = False  # a process for stock and one for ours, or one for both
     devices: int = 1  # emulated ones, on a CPU
-    needs_gpu: bool = False
 
 
 MEASUREMENTS = {
@@ -66,41 +53,31 @@ MEASUREMENTS = {
     "sft": Measurement(measure_sft),
     "vocabulary": Measurement(measure_vocabulary, each_side=True),
     "grpo": Measurement(measure_grpo, each_side=True),
-    "large_sft": Measurement(measure_large_sft, each_side=True, needs_gpu=True),
-    "large_decode": Measurement(measure_large_decode, each_side=True, needs_gpu=True),
-    "large_grpo": Measurement(measure_large_grpo, each_side=True, needs_gpu=True),
-    "transformers": Measurement(measure_transformers, needs_gpu=True),
 }
 
 
-def child(name: str, side: str, model_name: str) -> None:
+def child(name: str, side: str) -> None:
     """Measures in this process and prints the result as its last line."""
     absl.logging.set_verbosity(absl.logging.ERROR)
     measurement = MEASUREMENTS[name]
-    arguments: list[Any] = [side] if measurement.each_side else []
-    if measurement.needs_gpu:
-        arguments.append(large(model_name))
-    found = measurement.function(*arguments)
+    found = measurement.function(*[side] if measurement.each_side else [])
     for part in found.values():
         part.update({key: None for key, value in part.items() if value != value})  # NaN: not known
     print(json.dumps(found))
 
 
-def measure(name: str, model_name: str, on_gpu: bool) -> dict:
+def measure(name: str) -> dict:
     """Runs a measurement's processes, one after the other, and joins what they found."""
     measurement, joined = MEASUREMENTS[name], {"stock": {}, "ours": {}, "remarks": {}, "failed": []}
-    gpu = measurement.needs_gpu and on_gpu
-    environment = os.environ | {"JAX_PLATFORMS": "cuda" if gpu else "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     # As in `environment.sh`: without it a quarter of a CPU's time, on both sides, is page faults.
     keep = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
     environment.setdefault("GLIBC_TUNABLES", f"{keep}:glibc.malloc.arena_max=1")
-    if gpu:
-        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
-    elif measurement.devices > 1:
+    if measurement.devices > 1:
         flag = f"--xla_force_host_platform_device_count={measurement.devices}"
         environment["XLA_FLAGS"] = flag
     for side in ("stock", "ours") if measurement.each_side else ("both",):
-        command = [sys.executable, __file__, "--child", name, side, "--model", model_name]
+        command = [sys.executable, __file__, "--child", name, side]
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
@@ -113,27 +90,15 @@ def measure(name: str, model_name: str, on_gpu: bool) -> dict:
     return joined
 
 
-def gpu_at_hand() -> bool:
-    """Does JAX find an NVIDIA GPU?"""
-    probe = "import jax; assert jax.default_backend() == 'gpu'"
-    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
-    done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True)
-    return done.returncode == 0
-
-
-def machine(on_gpu: bool) -> str:
-    """Processor, cores and memory, and the GPU if one is used."""
+def machine() -> str:
+    """Processor, cores, memory and load."""
     name = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    text = f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before"
-    if on_gpu:
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        text += "; " + subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return text
+    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before"
 
 
 def shown(number: float | None) -> str:
@@ -175,7 +140,7 @@ Measured, with equal work on both sides, by
 ```
 
 on {report["machine"]}; {report["date"]}; {report["versions"]}. What each line measures is
-described in `scripts/benchmark_*.py`. Emulated devices share the
+described in `scripts/benchmarks/tiny.py`. Emulated devices share the
 machine's cores: they show what work is saved, not what links cost. Seconds
 and bytes of other machines differ; ratios less so.
 
@@ -189,27 +154,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=pathlib.Path, help="write the numbers to this file")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="measure these")
     parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
-    parser.add_argument("--model", choices=("1b", "tiny"), default="1b", help="of the GPU section")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.child:
-        child(*chosen.child, chosen.model)
+        child(*chosen.child)
         return 0
     only = f"--only {' '.join(chosen.only)}" if chosen.only else ""
-    if chosen.write and (only or chosen.model == "tiny"):
+    if chosen.write and only:
         parser.error("--write is for a whole run: the table would lose what is not measured")
-    on_gpu = chosen.model == "1b" and gpu_at_hand()
-    possible = [
-        name for name, one in MEASUREMENTS.items()
-        if not one.needs_gpu or on_gpu or chosen.model == "tiny"
-    ]  # fmt: skip
-    results, where = {}, machine(on_gpu)
-    for name in chosen.only or possible:
-        if name not in possible:
-            print(f"{name}: not measured, JAX finds no NVIDIA GPU", flush=True)
-            continue
+    results, where = {}, machine()
+    for name in chosen.only or MEASUREMENTS:
         start = time.perf_counter()
-        results[name] = measure(name, chosen.model, on_gpu)
+        results[name] = measure(name)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "google-tunix")]
     report = {
@@ -217,11 +173,8 @@ def main(arguments: Sequence[str]) -> int:
         "machine": where,
         "date": datetime.date.today().isoformat(),
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
-        "model": chosen.model,
         "measurements": results,
     }
-    if chosen.model == "tiny":
-        print("The large_ lines are a test of their code with a tiny model, not a measurement.")
     print(table(results))
     if chosen.json:
         chosen.json.write_text(json.dumps(report, indent=1) + "\n")

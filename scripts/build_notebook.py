@@ -2,7 +2,7 @@
 
 ``essay/spine.py`` is the story; where a cell of it reads ``# inline: NAME``, the chapter NAME is
 put in, and where one reads ``# bench``, the bench: each of its parts as one folded cell that holds
-what the essay reaches (see notebook_parts.py). Cells tagged ``modules-only`` (imports between
+what the essay reaches (see notebooks/parts.py). Cells tagged ``modules-only`` (imports between
 chapters) are dropped, because the notebook is one flat namespace. The same chapters give the same
 notebook, byte for byte.
 
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 import jupytext
 import nbformat
 from nbformat import NotebookNode
-from notebook_parts import (
+from notebooks.parts import (
     PARTS,
     PartError,
     grouped_imports,

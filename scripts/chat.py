@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import trained
+from after import trained
 from flax import nnx
 
 from submission.bench.answers import prompts

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import trained
+from after import trained
+from after.card import model_card, results_beside
 from flax import nnx
-from model_card import model_card, results_beside
 from safetensors import numpy as safetensors
 from transformers import GemmaTokenizer
 

@@ -2,7 +2,7 @@
 
 Every program of the `kaggle` profile is compiled for the slice, on any Linux machine with libtpu:
 the compiler says how much memory it takes, or that it does not fit, and its text says what moves
-and what is computed (`compiled_cost.py`). Nothing is run, and no weight is made. Gemma 3 1B took
+and what is computed (`tpu/cost.py`). Nothing is run, and no weight is made. Gemma 3 1B took
 15 minutes on two busy cores; Gemma 2 2B and `--compare stock` take longer.
 
     python scripts/preflight.py [--model gemma3_1b_it|gemma2_2b_it] [--topology v5e:2x4]
@@ -22,11 +22,11 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import absl.logging
-from tpu_compile import Report, compiled, one_step
-from tpu_plan import describe, nine_hours
-from tpu_programs import PROGRAMS, make_target, run_for
-from tpu_stock import compare_with_stock
-from tpu_target import tpu_devices
+from tpu.compile import Report, compiled, one_step
+from tpu.plan import describe, nine_hours
+from tpu.programs import PROGRAMS, make_target, run_for
+from tpu.stock import compare_with_stock
+from tpu.target import tpu_devices
 
 from submission.essay import profiles
 

@@ -19,7 +19,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from notebook_page import page
+from notebooks.page import page
 from traitlets.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

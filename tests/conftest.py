@@ -16,8 +16,10 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core each: small models
 
 import absl.logging  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
 from flax import nnx  # noqa: E402
+from tunix.models.gemma import model as gemma2_lib  # noqa: E402
 
 absl.logging.set_verbosity(absl.logging.ERROR)
 
@@ -75,6 +77,37 @@ def moved(policy, scale):
     )
     nnx.update(policy, state)
     return policy
+
+
+SMALL_GEMMA_2 = {
+    "num_layers": 2,
+    "num_embed": 640,
+    "embed_dim": 32,
+    "hidden_dim": 64,
+    "num_heads": 4,
+    "head_dim": 8,
+    "num_kv_heads": 2,
+    "final_logit_softcap": 30.0,
+    "attention_types": (
+        gemma2_lib.AttentionType.LOCAL_SLIDING,
+        gemma2_lib.AttentionType.GLOBAL,
+    ),
+    "use_post_attn_norm": True,
+    "use_post_ffw_norm": True,
+    "attn_logits_soft_cap": 50.0,
+    "sliding_window_size": 16,
+}
+
+
+def small_gemma_2(mesh, **shape):
+    """A Gemma 2 with an adapter, whose logits reach its final soft cap."""
+    shape = {**SMALL_GEMMA_2, **shape}
+    stock = config.StockModel("gemma2_small", "gemma2", "", shape=shape, dtype="float32")
+    gemma_2 = gemma2_lib.Gemma(model.tunix_config(stock), rngs=nnx.Rngs(0))
+    nnx.update(gemma_2, jax.tree.map(lambda x: x.astype(jnp.float32), nnx.state(gemma_2)))
+    table = gemma_2.embedder.input_embedding
+    table[...] = table[...] * 30
+    return model.add_adapter(gemma_2, dataclasses.replace(profiles.TINY.adapter, rank=4), 0, mesh)
 
 
 @pytest.fixture(scope="session")

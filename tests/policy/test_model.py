@@ -12,6 +12,7 @@ from flax import nnx
 from tunix.models.gemma import model as gemma2_lib
 
 import make_tiny_gemma
+from conftest import SMALL_GEMMA_2
 from submission.bench.policy import model
 from submission.bench.settings import config
 from submission.essay import profiles
@@ -110,26 +111,6 @@ def test_gemma_3s_layout_loads_with_the_numbers_that_were_written(tmp_path, mesh
     theirs, _ = written(tokens, jnp.arange(8)[None], None, mask)
     np.testing.assert_allclose(ours, theirs, atol=0.15)  # the file is in bfloat16
     assert jax.tree.leaves(nnx.state(loaded))[0].dtype == jnp.float32
-
-
-SMALL_GEMMA_2 = {
-    "num_layers": 2,
-    "num_embed": 640,
-    "embed_dim": 32,
-    "hidden_dim": 64,
-    "num_heads": 4,
-    "head_dim": 8,
-    "num_kv_heads": 2,
-    "final_logit_softcap": 30.0,
-    "attention_types": (
-        gemma2_lib.AttentionType.LOCAL_SLIDING,
-        gemma2_lib.AttentionType.GLOBAL,
-    ),
-    "use_post_attn_norm": True,
-    "use_post_ffw_norm": True,
-    "attn_logits_soft_cap": 50.0,
-    "sliding_window_size": 16,
-}
 
 
 def gemma_2_layout(shape, seed=0):

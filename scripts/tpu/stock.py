@@ -7,8 +7,13 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from tpu_compile import compiled, one_step
-from tpu_programs import (
+from tunix.rl import function_registry
+from tunix.rl.grpo import grpo_learner
+from tunix.sft import peft_trainer
+from tunix.sft import utils as sft_utils
+
+from tpu.compile import compiled, one_step
+from tpu.programs import (
     EOS,
     PAD,
     Target,
@@ -22,10 +27,6 @@ from tpu_programs import (
     sft_step,
     sized,
 )
-from tunix.rl import function_registry
-from tunix.rl.grpo import grpo_learner
-from tunix.sft import peft_trainer
-from tunix.sft import utils as sft_utils
 
 
 def stock_mesh(layout: str, devices: list[Any]) -> Mesh:

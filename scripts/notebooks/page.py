@@ -1,6 +1,6 @@
 """A notebook as one page that needs no network: folded cells closed, as Kaggle shows them.
 
-python scripts/notebook_page.py submission.ipynb -o page.html
+python scripts/notebooks/page.py submission.ipynb -o page.html
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from compiled_cost import HBM_GIB, Cost, cost_of
-from tpu_programs import Target
-from tpu_target import constraints_forced
+
+from tpu.cost import HBM_GIB, Cost, cost_of
+from tpu.programs import Target
+from tpu.target import constraints_forced
 
 # What is in memory while a program runs, and is not among its arguments.
 BESIDE = {

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_losses import small_gemma_2
 from transformers import AutoTokenizer
 from tunix.models.gemma import params_safetensors as gemma2_reader
 from tunix.models.gemma3 import params_safetensors as gemma3_reader
 
-from conftest import moved
+from conftest import moved, small_gemma_2
 from submission.bench.answers import prompts
 from submission.bench.run import checkpoints
 from submission.essay import profiles

@@ -12,7 +12,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from benchmark_tools import (
+from flax import nnx
+from jax.sharding import Mesh
+from tpu.target import constraints_forced
+from tunix.rl import rl_cluster
+from tunix.rl.grpo import grpo_learner
+from tunix.rl.rollout import base_rollout, vanilla_rollout
+from tunix.sft import peft_trainer
+
+from benchmarks.tools import (
     SECONDS,
     Characters,
     forced_lengths,
@@ -23,14 +31,6 @@ from benchmark_tools import (
     step_seconds,
     tiny_parts,
 )
-from flax import nnx
-from jax.sharding import Mesh
-from tpu_target import constraints_forced
-from tunix.rl import rl_cluster
-from tunix.rl.grpo import grpo_learner
-from tunix.rl.rollout import base_rollout, vanilla_rollout
-from tunix.sft import peft_trainer
-
 from submission.bench.policy import losses, model, rollout, updates
 from submission.bench.policy.cluster import rollout_config
 from submission.bench.rows import curriculum, data, packing, prepared

@@ -11,7 +11,7 @@ inside the chip's fast memory to what moves to and from HBM. So the compiled tex
 
 A loop that may end early counts in full; of a conditional, the branch with the most traffic.
 
-    python scripts/compiled_cost.py FILE    # of a text from `compiled.as_text()`: where bytes go
+    python scripts/tpu/cost.py FILE    # of a text from `compiled.as_text()`: where bytes go
 """
 
 import collections

@@ -13,7 +13,7 @@ from submission.bench.answers import prompts, scoring
 from submission.bench.settings.config import Rewards
 from submission.essay import rewards
 
-SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = pathlib.Path(__file__).resolve().parent.parent.parent / "scripts"
 RIGHT = (
     "<reasoning>There are 6 baskets of 7 pears, and 6 times 7 is 42.</reasoning><answer>42</answer>"
 )

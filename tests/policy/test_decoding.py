@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_model import SMALL_GEMMA_2
 from tunix.generate import tokenizer_adapter
 from tunix.models.gemma import model as gemma2_lib
 from tunix.rl.rollout import base_rollout, vanilla_rollout
 
-from conftest import moved, short_run
+from conftest import SMALL_GEMMA_2, moved, short_run
 from submission.bench.answers import prompts
 from submission.bench.policy import cluster, decoding, losses, model, rollout
 from submission.essay import profiles

@@ -3,13 +3,12 @@
 import math
 from typing import Any
 
-from compiled_cost import HBM_BYTES_PER_SECOND
-from tpu_compile import Report
-from tpu_programs import Target, segments, sft_size
-
 from submission.bench.policy import memory, rollout
 from submission.bench.rows import packing
 from submission.essay import grpo
+from tpu.compile import Report
+from tpu.cost import HBM_BYTES_PER_SECOND
+from tpu.programs import Target, segments, sft_size
 
 EFFICIENCY = 0.5  # of the roofline's speed, assumed in the plan
 HOST_SECONDS = 3.0  # per GRPO update, assumed: rewards, tokens and metrics on the host

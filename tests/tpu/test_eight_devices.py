@@ -15,7 +15,7 @@ import dataclasses, json, re, sys
 sys.path[:0] = ["scripts", "tests"]
 import jax
 from flax import nnx
-from tpu_target import constraints_forced
+from tpu.target import constraints_forced
 
 from conftest import short_run
 from submission.bench.policy import cluster

@@ -10,7 +10,7 @@ from submission.bench.answers import checkers
 from submission.bench.answers.prompts import Example
 from submission.essay import rewards
 
-FILE = pathlib.Path(__file__).resolve().parent.parent / "data" / "reward_cases.jsonl"
+FILE = pathlib.Path(__file__).resolve().parent.parent.parent / "data" / "reward_cases.jsonl"
 CASES = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
 
 

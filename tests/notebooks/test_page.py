@@ -4,11 +4,11 @@ import re
 
 import matplotlib.pyplot as plt
 import nbformat
-import notebook_page
 import numpy as np
 import pytest
 import screens
 from matplotlib import image
+from notebooks import page as notebook_page
 
 import build_notebook
 from submission.bench.answers.prompts import Example, parse

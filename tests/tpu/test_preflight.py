@@ -4,14 +4,14 @@ import dataclasses
 import json
 import math
 
-import compiled_cost
 import jax
 import jax.numpy as jnp
 import pytest
-import tpu_compile
-import tpu_plan
-import tpu_programs
-import tpu_target
+from tpu import compile as tpu_compile
+from tpu import cost as compiled_cost
+from tpu import plan as tpu_plan
+from tpu import programs as tpu_programs
+from tpu import target as tpu_target
 from tunix.models.gemma import model as gemma2_lib
 from tunix.utils import sharding_utils
 

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 import build_notebook
 from submission.essay.profiles import RECIPES
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"
 
 # Few steps, but enough for the warm start to take. Put in right after the configuration.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_losses import small_gemma_2
 from tunix.sft import utils as sft_utils
 
+from conftest import small_gemma_2
 from submission.bench.policy import losses, model
 from submission.bench.rows import data, packing
 from submission.bench.rows.data import Tokens

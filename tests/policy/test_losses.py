@@ -1,37 +1,21 @@
 """Chunked log-probabilities and losses against Tunix's own, in float32."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_model import SMALL_GEMMA_2
-from tunix.models.gemma import model as gemma2_lib
 from tunix.rl import algo_core, common
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
 
-from conftest import moved
+from conftest import SMALL_GEMMA_2, moved, small_gemma_2
 from submission.bench.policy import losses, model
-from submission.bench.settings import config
-from submission.essay import grpo, profiles
+from submission.essay import grpo
 
 PAD, EOS = 0, 1
 PROMPT, COMPLETION, BATCH = 6, 21, 4
-
-
-def small_gemma_2(mesh, **shape):
-    """A Gemma 2 with an adapter, whose logits reach its final soft cap."""
-    shape = {**SMALL_GEMMA_2, **shape}
-    stock = config.StockModel("gemma2_small", "gemma2", "", shape=shape, dtype="float32")
-    gemma_2 = gemma2_lib.Gemma(model.tunix_config(stock), rngs=nnx.Rngs(0))
-    nnx.update(gemma_2, jax.tree.map(lambda x: x.astype(jnp.float32), nnx.state(gemma_2)))
-    table = gemma_2.embedder.input_embedding
-    table[...] = table[...] * 30
-    return model.add_adapter(gemma_2, dataclasses.replace(profiles.TINY.adapter, rank=4), 0, mesh)
 
 
 @pytest.fixture(scope="module")

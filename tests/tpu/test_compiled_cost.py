@@ -1,13 +1,13 @@
 """Costs read from programs compiled for a v5e-8, against numbers worked out by hand."""
 
-import compiled_cost
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tpu_target
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tpu import cost as compiled_cost
+from tpu import target as tpu_target
 
 pytestmark = pytest.mark.skipif(
     bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()

@@ -1,0 +1,1 @@
+"""How the notebook is put together, and how it becomes a page."""
