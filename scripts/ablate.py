@@ -150,13 +150,17 @@ class WarmStart:
     against: str = "full"  # the line to compare it with
     dtype: str = "float32"
     patches: tuple[Callable[[], Any], ...] = ()
-    recipe: str = "warm_start_grpo"
+    traces: tuple[str, ...] = profiles.ALL_STYLES.select
 
 
 WARM_STARTS = {
     "float32": WarmStart("sft_only", "warm start only"),
     "worked_only": WarmStart(
-        "sft_only_worked", "warm start only, without guesses", recipe="worked_only"
+        "sft_only_worked", "warm start only, without guesses", traces=profiles.WORKED.select
+    ),
+    "careful": WarmStart(
+        "sft_only_careful", "warm start only, the most careful traces only",
+        traces=("tasks/sft/steps",),
     ),
     "bfloat16": WarmStart(
         "sft_only_half", "warm start only, in bfloat16", against="bfloat16", dtype="bfloat16"
@@ -173,6 +177,7 @@ ROWS = {
     "worked_only": Row(
         "a warm start without guesses: worked traces only", warm_start="worked_only"
     ),
+    "careful": Row("a warm start on the most careful traces only", warm_start="careful"),
     "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
     "same_noise": Row("the same noise at every step", (same_noise,)),
     "stock_kl": Row("Tunix's KL estimator, stock reference", (stock_kl, stock_reference)),
@@ -211,12 +216,15 @@ class Bench:
     rows: Mapping[str, Any]
 
     @classmethod
-    def of(cls, out: pathlib.Path, seed: int, recipe: str) -> "Bench":
+    def of(cls, out: pathlib.Path, seed: int, traces: tuple[str, ...]) -> "Bench":
         """Reads tokenizer and rows."""
-        asked = {"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0", "RECIPE": recipe}
+        asked = {"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0"}
         run = profiles.read_run(asked, "cpu")
         settings = dataclasses.replace(run.profile.grpo, steps=GRPO_STEPS, save_every=GRPO_STEPS)
-        profile = dataclasses.replace(run.profile, grpo=settings, guards=NO_GUARDS)
+        warm = {run.recipe: (dataclasses.replace(profiles.ALL_STYLES, select=traces),)}
+        profile = dataclasses.replace(
+            run.profile, grpo=settings, guards=NO_GUARDS, sft_sources=warm
+        )
         run = dataclasses.replace(run, profile=profile)
         tokenizer = model.load_tokenizer(model.locate(run.model, 1))
         return cls(out, run, tokenizer, model.make_mesh(), prepared.rows_of_run(run, tokenizer))
@@ -293,8 +301,8 @@ def applied(patches: Sequence[Callable[[], Any]]) -> Any:
 def do(out: pathlib.Path, job: str) -> None:
     """One job, `kind:name:seed`; its result is in a file of its own when it is done."""
     kind, name, seed = job.split(":")
-    recipe = WARM_STARTS[name].recipe if kind == "sft" else WarmStart.recipe
-    start, bench = time.monotonic(), Bench.of(out, int(seed), recipe)
+    traces = WARM_STARTS[name].traces if kind == "sft" else WarmStart.traces
+    start, bench = time.monotonic(), Bench.of(out, int(seed), traces)
     found = bench.warm_start(name) if kind == "sft" else bench.reinforced(name)
     seconds = round(time.monotonic() - start, 1)
     run_folder.write_json(result_file(out, job), {"seed": int(seed), "seconds": seconds, **found})

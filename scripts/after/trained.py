@@ -14,7 +14,7 @@ from submission.bench.run import checkpoints
 from submission.bench.settings import config
 from submission.essay import profiles
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 # Without a TPU, JAX would look for one at length.
 if not [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]:

@@ -111,6 +111,7 @@ def transformers_model(folder, **settings):
     return AutoModelForCausalLM.from_pretrained(folder, **settings)
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_transformers_gives_the_same_logits(exported, ours, tokens, family):
     loaded = transformers_model(exported / family / "merged").double()
@@ -118,6 +119,7 @@ def test_transformers_gives_the_same_logits(exported, ours, tokens, family):
     assert np.abs(torch_logits(loaded, tokens) - ours[family]).max() <= 1e-4
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_in_bfloat16_the_top_token_is_the_same(exported, policies, tokens, family, tiny_folder):
     policy = in_dtype(policies[family], jnp.bfloat16)
@@ -132,6 +134,7 @@ def test_in_bfloat16_the_top_token_is_the_same(exported, policies, tokens, famil
     assert same >= (whole == half).mean() - 0.01
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_peft_puts_the_adapter_on_the_stock_model(exported, ours, tokens, family):
     peft = pytest.importorskip("peft", reason=TORCH)
@@ -142,6 +145,7 @@ def test_peft_puts_the_adapter_on_the_stock_model(exported, ours, tokens, family
     assert np.abs(torch_logits(loaded, tokens) - ours[family]).max() <= 1e-4
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_tunix_reads_its_own_model_back(exported, policies, ours, tokens, family, mesh):
     """Needs no PyTorch: Tunix has a reader for the names of Transformers."""

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from submission.bench.answers import open_answers
-from submission.bench.answers.prompts import TAGS, Example
+from submission.bench.answers.prompts import TAGS, Example, parse
 from submission.essay import rewards
 
 ROWS = (
@@ -98,7 +98,7 @@ def test_off_the_main_thread_it_is_the_same(pairs):
 @quick
 @given(row, noise)
 def test_out_of_format_nothing_is_earned(example, text):
-    if not rewards.parse(text).in_format:
+    if not parse(text).in_format:
         assert score([(example, text)]) == [0.0]
 
 
@@ -112,7 +112,7 @@ def test_a_wrong_answer_never_earns_more_than_the_format(example, trace, answer)
 @quick
 @given(st.sampled_from(ROWS[4:]), noise, noise)
 def test_every_part_of_an_open_score_is_in_range(example, trace, answer):
-    completion = rewards.parse(f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")
+    completion = parse(f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")
     parts = open_answers.open_parts(completion, example)
     assert all(0.0 <= value <= 1.0 for value in parts.values()), parts
 

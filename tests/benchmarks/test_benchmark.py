@@ -62,6 +62,7 @@ def test_without_force_the_lengths_are_others(small, mesh):
         assert [len(t) for t in completions(engine, ["a" * 30, "b" * 30])] != [3, 3]
 
 
+@pytest.mark.slow
 def test_the_rollout_measurement_checks_tokens_and_lengths_itself():
     found = benchmark_tiny.measure_rollout(shape=SHAPE, limit=LIMIT, parts=(6,), repeats=1)
     assert found["ours"]["seconds"] > 0

@@ -176,6 +176,7 @@ def test_where_the_time_goes_is_known(trained):
         assert 0 < line["reward_seconds"] < line["seconds"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_an_earlier_one_with_fresh_rows(
     trained, make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch
 ):
@@ -254,6 +255,7 @@ def test_what_was_saved_is_the_policy(trained, make_policy):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter_and_metrics(
     trained, make_policy, tokenizer, rows, mesh, tmp_path
 ):
@@ -265,6 +267,7 @@ def test_the_same_seed_gives_the_same_adapter_and_metrics(
     assert timeless(report["history"]) == timeless(trained[2]["history"])
 
 
+@pytest.mark.slow
 def test_micro_batches_and_two_updates_per_rollout_run(
     make_policy, tokenizer, rows, mesh, tmp_path
 ):
@@ -360,6 +363,7 @@ def test_a_reward_that_keeps_failing_stops_the_run_with_its_message(
         train(make_policy(), tokenizer, rows, mesh, tmp_path / "run", profile=profile)
 
 
+@pytest.mark.slow
 def test_further_parts_are_scored_logged_and_may_ask_the_policy(
     make_policy, tokenizer, rows, mesh, tmp_path
 ):

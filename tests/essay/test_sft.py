@@ -70,6 +70,7 @@ def test_the_tokens_reported_are_those_that_are_not_padding(trained):
     assert f"{report['tokens'] / slots:.1%} of {slots:,} slots used, in rows of 144" in printed
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter(
     trained, make_policy, tokenizer, rows, mesh, tmp_path
 ):

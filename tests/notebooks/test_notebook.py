@@ -136,7 +136,7 @@ def executed(tmp_path_factory):
 def test_everything_is_left_where_it_belongs(executed):
     _, out = executed
     files = ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png")
-    for path in (*files, "report.html", "groups.jsonl", "plots/styles.png"):
+    for path in (*files, "groups.jsonl", "plots/styles.png"):
         assert (out / path).stat().st_size > 0
     assert list((out / "tensorboard").iterdir())
     assert sum(path.is_file() for path in out.rglob("*")) < 500  # what Kaggle keeps
@@ -190,6 +190,7 @@ def test_no_warnings_in_the_output(executed):
             assert not (output.output_type == "stream" and output.name == "stderr"), output.text
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_results(executed, tmp_path, monkeypatch):
     run(tmp_path / "again", monkeypatch)
 
@@ -203,6 +204,7 @@ def test_the_same_seed_gives_the_same_results(executed, tmp_path, monkeypatch):
     assert timeless(tmp_path / "again") == timeless(executed[1])
 
 
+@pytest.mark.slow
 def test_a_reader_adds_rows_and_a_reward(executed, tmp_path, monkeypatch):
     """Each of the examples in the two cells, switched on."""
     row = {"question": "What is 2 plus {}?", "answer": "{}", "checker": "number", "trace": "2+{}."}
@@ -228,6 +230,7 @@ def test_a_reader_adds_rows_and_a_reward(executed, tmp_path, monkeypatch):
     assert all("has_a_number" not in line for line in lines if '"sft"' in line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "warm_start_grpo"])
 def test_every_recipe_runs_from_top_to_bottom(executed, recipe, tmp_path, monkeypatch):
     earlier = {"START_FROM": str(executed[1])} if RECIPES[recipe].continues else {}

@@ -101,6 +101,7 @@ def test_greedy_completions_are_the_stock_samplers(gemma_3, tokenizer, mesh, que
     assert len({len(t) for t in ours}) > 3  # of different lengths: some rows finished early
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [24, 40, 200])
 @pytest.mark.parametrize("family", ["gemma_2", "gemma_3"])
 def test_long_ones_too_past_the_window_and_over_any_segments(
@@ -125,6 +126,7 @@ def test_the_limit_is_exact(gemma_3, tokenizer, mesh, questions, limit):
 # --- The noise --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_sampled_depends_on_nothing_but_call_and_row(gemma_3, tokenizer, mesh, questions):
     """Not on the lengths of segments, nor on padding, nor on when others finish."""
     texts = [text for text in questions for _ in range(4)]
@@ -133,6 +135,7 @@ def test_what_is_sampled_depends_on_nothing_but_call_and_row(gemma_3, tokenizer,
     assert tokens_of(one) == tokens_of(other)
 
 
+@pytest.mark.slow
 def test_completions_of_a_group_differ(gemma_3, tokenizer, mesh, questions):
     output = generate(gemma_3, tokenizer, mesh, questions[:1] * 8, temperature=2.0)
     assert len(set(map(tuple, tokens_of(output)))) >= 6
@@ -215,6 +218,7 @@ def test_prefill_makes_logits_at_the_last_position_only(gemma_3, mesh, tokenizer
     assert not {"[8,48,640]", "[384,640]"} & set(re.findall(r"\[[\d,]+\]", text))
 
 
+@pytest.mark.slow
 def test_the_batch_shrinks_when_sequences_are_done(
     monkeypatch, gemma_3, tokenizer, mesh, questions
 ):
@@ -230,6 +234,7 @@ def test_the_batch_shrinks_when_sequences_are_done(
     assert rows == [min(size for size in sizes if size >= n) for n in going]
 
 
+@pytest.mark.slow
 def test_short_prompts_have_short_caches(monkeypatch, gemma_3, tokenizer, mesh):
     shapes = spied(monkeypatch, "prefill")
     short = prompts.render_prompt("1+2?")
@@ -259,6 +264,7 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_length(gemma_3, tokenizer
         generate(gemma_3, tokenizer, mesh, [text])
 
 
+@pytest.mark.slow
 def test_groups_that_are_not_equal_are_completed_all_the_same(gemma_3, tokenizer, mesh, questions):
     one, two, three = questions[:3]
     texts = [one, one, two, three, three, three]

@@ -81,6 +81,7 @@ def gradient_and_loss(policy, example):
     return jax.jit(jax.value_and_grad(loss))(adapter)
 
 
+@pytest.mark.slow
 def test_the_update_is_that_of_the_untrimmed_batch(monkeypatch, make_policy, batch):
     prompts_BP, completions_BC = map(jnp.array, batch)
     rng = np.random.default_rng(1)

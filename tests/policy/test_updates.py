@@ -58,6 +58,7 @@ def moved_share(before, after):
 # --- Trap 1: in bfloat16, small updates round away -------------------------------------------
 
 
+@pytest.mark.slow
 def test_trap_1_stock_loses_small_updates_in_bfloat16_and_the_master_keeps_them(make_policy, mesh):
     stock = make_policy("bfloat16")
     before = adapter(stock)
@@ -73,6 +74,7 @@ def test_trap_1_stock_loses_small_updates_in_bfloat16_and_the_master_keeps_them(
     assert kept > 0.5  # B starts at zero, so A's gradient is zero until B has moved
 
 
+@pytest.mark.slow
 def test_the_adapter_is_always_the_rounded_master(make_policy, mesh):
     policy = make_policy("bfloat16")
     trainer = train(policy, updates.make_optimizer(config.Optimizer(1e-3)), mesh, steps=4)
@@ -116,6 +118,7 @@ def test_in_float32_the_master_changes_nothing():
 # --- Trap 2: injected hyper-parameters in bfloat16 -------------------------------------------
 
 
+@pytest.mark.slow
 def test_trap_2_stock_injection_is_nan_at_the_first_step_in_bfloat16_and_ours_is_not(
     make_policy, mesh
 ):
@@ -147,6 +150,7 @@ def base_pointers(policy):
     return [x.unsafe_buffer_pointer() for x in jax.tree.leaves(base)]
 
 
+@pytest.mark.slow
 def test_trap_12_stock_moves_the_base_to_new_buffers_and_ours_leaves_it(make_policy, mesh):
     stock = make_policy()
     before = base_pointers(stock)
@@ -200,6 +204,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_but_a_count(make_policy, 
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_not_finite_leaves_out_its_update_and_no_other(make_policy, mesh):
     """Stock: `optax.MultiSteps` never gets rid of the NaN."""
     good = batch()
@@ -274,6 +279,7 @@ def test_rematerialisation_is_on_in_the_step_and_off_outside(make_policy):
     assert policy.config.remat_config.name == "NONE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_mesh", [True, False])
 def test_the_step_is_compiled_once(make_policy, mesh, monkeypatch, on_mesh):
     """And twice if the optimizer's numbers are not on the mesh from the start."""

@@ -21,12 +21,14 @@ def unbroken(tmp_path_factory):
     return folder, {**harness.outcome(folder / "whole"), "seconds": 40.0}
 
 
+@pytest.mark.slow
 def test_killed_at_random_and_inside_a_save_it_ends_with_the_same_bits(unbroken):
     found = harness.kills(*unbroken, 2, random.Random(6))
     assert found["kills"] == 2
     assert found["good"], found
 
 
+@pytest.mark.slow
 def test_the_harness_would_notice_another_result(unbroken):
     folder, whole = unbroken
     assert harness.is_as(whole, folder / "whole")

@@ -102,6 +102,7 @@ def test_past_the_limit_it_goes_back_to_the_last_good_save_at_half_the_rate(trai
     assert len(rates) == 6
 
 
+@pytest.mark.slow
 def test_the_warm_start_is_a_good_save_and_the_stage_ends_when_nothing_helps(
     train, make_policy, capsys
 ):
@@ -120,6 +121,7 @@ def test_the_warm_start_is_a_good_save_and_the_stage_ends_when_nothing_helps(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_save_that_earned_more_than_the_end_stays_and_is_named(train, monkeypatch):
     scores = dict(enumerate([0.5, 0.8, 0.6, 0.7, 0.4, 0.5], start=1))
     monkeypatch.setattr(
@@ -132,6 +134,7 @@ def test_a_save_that_earned_more_than_the_end_stays_and_is_named(train, monkeypa
     assert facts["score"] == [0.8, 0.1]
 
 
+@pytest.mark.slow
 def test_a_save_that_is_better_by_chance_only_is_not_named(train, monkeypatch):
     monkeypatch.setattr(
         grpo, "sampled_reward", lambda lines, guards: (0.5 + 0.2 * (last(lines) == 2), 0.1)
@@ -140,6 +143,7 @@ def test_a_save_that_is_better_by_chance_only_is_not_named(train, monkeypatch):
     assert report["better_save"] is None
 
 
+@pytest.mark.slow
 def test_the_last_good_save_stays_when_all_later_ones_are_not(train):
     """Signs from step 3 on, a save at every step, and three of them are kept."""
     _, actor, _ = train(lambda lines: (["x"] * (last(lines) >= 2), False), save_every=1)

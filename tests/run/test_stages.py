@@ -159,6 +159,7 @@ def train_grpo(session, policy, tokenizer, rows):
     return grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "at", "changes"),
     [

@@ -10,6 +10,8 @@ import pytest
 
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import dataclasses, json, re, sys
 sys.path[:0] = ["scripts", "tests"]

@@ -17,9 +17,10 @@ from tunix.utils import sharding_utils
 
 from submission.essay import profiles
 
-pytestmark = pytest.mark.skipif(
-    bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(tpu_target.missing_compiler()), reason=tpu_target.missing_compiler()),
+]
 
 TINY = "gemma3_tiny_it"
 
