@@ -24,6 +24,7 @@ def adapter(policy):
     return [np.asarray(x) for x in jax.tree.leaves(nnx.state(policy, nnx.LoRAParam))]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_target_tokens(make_policy, tokenizer, rows):
     """Of packed rows, against the same number computed example by example, unpadded."""
     policy = make_policy()

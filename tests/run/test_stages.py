@@ -83,7 +83,12 @@ def whole_sft(make_policy, tokenizer, rows, mesh, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("how", "at", "from_step"),
-    [("killed", 2, 0), ("killed", 4, 2), ("asked", 1, 1), ("asked", 3, 3)],
+    [
+        pytest.param("killed", 2, 0, marks=pytest.mark.slow),
+        ("killed", 4, 2),
+        pytest.param("asked", 1, 1, marks=pytest.mark.slow),
+        pytest.param("asked", 3, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_sft_broken_off_goes_on_as_if_it_had_not_been(
     whole_sft, make_policy, tokenizer, rows, mesh, tmp_path, monkeypatch, capsys, how, at, from_step
