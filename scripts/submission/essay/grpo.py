@@ -119,7 +119,7 @@ def train_grpo(
         rl_cluster=cluster,
         algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
-        metric_fns=[metric_function(scorer, sampler, record, keep, cluster)],
+        metric_fns=[metric_function(scorer, sampler, record, keep, cluster, settings.generations)],
     )
     learner.completion_step, learner.record = run.profile.generation.completion_step, record
     learner.begin_at(stage.start)
