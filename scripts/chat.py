@@ -113,7 +113,12 @@ def main(arguments: Sequence[str]) -> int:
         speaker = Speaker(policy, tokenizer, mesh, run.profile.lengths)
         questions = [options.question] if options.question else (x.strip() for x in sys.stdin)
         for number, question in enumerate(x for x in questions if x):
-            say(speaker, question, options.temperature, options.seed + number)
+            try:
+                say(speaker, question, options.temperature, options.seed + number)
+            except ValueError as error:  # too long
+                if options.question:
+                    raise
+                print(error, file=sys.stderr)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

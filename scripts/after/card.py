@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,13 +20,18 @@ def results_beside(step: pathlib.Path) -> dict[str, Any] | None:
 
 def data_table(run: config.Run) -> str:
     """What each stage read, as Markdown."""
-    lines = ["| stage | source | licence |", "|---|---|---|"]
-    for stage, sources in (("SFT", run.sft_sources), ("GRPO", run.profile.grpo_sources)):
+    read = {"SFT": run.sft_sources, "GRPO": run.profile.grpo_sources,
+            "evaluation": run.profile.evaluation.sources}  # fmt: skip
+    rows = []
+    for stage, sources in read.items():
         for source in sources:
-            ours = source.adapter == "bundled"
+            ours = source.adapter == "bundled" and source.location.startswith("data/")
             licence = "Apache-2.0, made for this project" if ours else source.licence
-            lines.append(f"| {stage} | {source.location} | {licence} |")
-    return "\n".join(lines)
+            rows.append((stage, source.location, licence))
+    # What limits the use of the model most stands first.
+    rows.sort(key=lambda row: not re.search(r"NC|none|unstated", row[2], re.IGNORECASE))
+    head = ["| stage | source | licence |", "|---|---|---|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def recipe_table(run: config.Run) -> str:

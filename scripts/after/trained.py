@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from submission.bench.policy import model
-from submission.bench.run import checkpoints
+from submission.bench.run import checkpoints, run_folder
 from submission.bench.settings import config
 from submission.essay import profiles
 
@@ -42,7 +43,6 @@ def opened(
     """
     checkpoint = options.checkpoint.resolve()
     os.chdir(ROOT)  # the configuration's paths are relative to the repository
-    run = profiles.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
     try:
         step = checkpoints.find_step(checkpoint)
     except FileNotFoundError as error:
@@ -50,6 +50,15 @@ def opened(
             f"{error} Train one with `bash scripts/run.sh`, or name the folder of a run, its "
             "checkpoints/actor, or one step in it with --checkpoint."
         ) from error
+    record = run_folder.read_json(step.resolve().parents[2] / "run.json", None)
+    if record is None:
+        run = profiles.read_run({"PROFILE": options.profile or ""}, jax.default_backend())
+        print(f"No run.json lies beside {step}: today's profile {run.profile.name} is taken.",
+              file=sys.stderr)  # fmt: skip
+    else:
+        run = run_folder.run_of(record)
+    if options.profile not in (None, run.profile.name):
+        raise ValueError(f"{step} is of the profile {run.profile.name}, not {options.profile}.")
     return run, step, *load(run, step)
 
 

@@ -1,5 +1,6 @@
 """Asking a trained model: the same answers as in evaluation, as they are written."""
 
+import io
 import itertools
 import re
 
@@ -64,6 +65,17 @@ def test_from_the_command_line_to_the_answer(policy, tmp_path, capsys, speaker):
     assert chat.main(["--checkpoint", str(tmp_path), "--profile", "tiny", "What is 3 + 4?"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(last(speaker.answer("What is 3 + 4?")))
+
+
+def test_a_question_that_is_too_long_is_refused_and_the_next_one_answered(
+    policy, tmp_path, capsys, speaker, monkeypatch
+):
+    checkpoints.write_step(tmp_path / "checkpoints" / "actor", 2, policy, None, FACTS)
+    monkeypatch.setattr("sys.stdin", io.StringIO("why " * 200 + "\nWhat is 3 + 4?\n"))
+    assert chat.main(["--checkpoint", str(tmp_path), "--profile", "tiny"]) == 0
+    said = capsys.readouterr()
+    assert "ask it in fewer words" in said.err
+    assert said.out.startswith(last(speaker.answer("What is 3 + 4?")))
 
 
 def test_without_a_checkpoint_it_says_what_to_do(tmp_path, capsys):

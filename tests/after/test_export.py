@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from after import card
 from flax import nnx
 from transformers import AutoTokenizer
 from tunix.models.gemma import params_safetensors as gemma2_reader
@@ -15,7 +16,7 @@ from tunix.models.gemma3 import params_safetensors as gemma3_reader
 
 from conftest import moved, small_gemma_2
 from submission.bench.answers import prompts
-from submission.bench.run import checkpoints
+from submission.bench.run import checkpoints, run_folder
 from submission.essay import profiles
 
 ADAPTERS = {
@@ -200,3 +201,46 @@ def test_from_the_command_line(make_policy, tmp_path, capsys):
     assert settings["base_model_name_or_path"] == "gemma3_tiny_it"
     assert export.main(["--checkpoint", str(tmp_path / "none")]) == 1
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def run_with(make_policy, folder, **adapter):
+    """A run that was trained with another adapter than today's profile has, and its folder."""
+    asked = {"PROFILE": "tiny", "RECIPE": "worked_only", "RUN_SEED": "5"}
+    run = profiles.read_run(asked, "cpu")
+    changed = dataclasses.replace(run.profile.adapter, **adapter)
+    run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, adapter=changed))
+    facts = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
+    checkpoints.write_step(
+        folder / "checkpoints" / "actor", 7, moved(make_policy(), 0.05), None, facts
+    )
+    run_folder.write_json(folder / "run.json", run_folder.settings_of(run))
+    return run
+
+
+def test_what_is_exported_is_the_run_that_was_recorded_not_todays_profile(make_policy, tmp_path):
+    run_with(make_policy, tmp_path / "run", alpha=16.0)
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    assert export.main(arguments) == 0
+    settings = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert settings["lora_alpha"] == 16.0
+    card = (tmp_path / "out" / "merged" / "README.md").read_text()
+    for said in ("alpha 16", "recipe `worked_only`", "| seed | 5 |", "data/held_out.jsonl"):
+        assert said in card
+
+
+def test_a_checkpoint_that_does_not_fit_its_run_is_refused(make_policy, tmp_path, capsys):
+    run_with(make_policy, tmp_path / "run", rank=8)
+    assert export.main(["--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "o")]) == 1
+    assert "does not fit this model and adapter: " in capsys.readouterr().err
+    assert export.main(["--checkpoint", str(tmp_path / "run"), "--profile", "kaggle"]) == 1
+    assert "is of the profile tiny, not kaggle" in capsys.readouterr().err
+
+
+def test_the_card_names_every_source_and_those_that_limit_its_use_first():
+    run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
+    sciq = profiles.SOURCES["sciq"]
+    grpo = dataclasses.replace(run.profile, grpo_sources=(*run.profile.grpo_sources, sciq))
+    table = card.data_table(dataclasses.replace(run, profile=grpo)).splitlines()[2:]
+    assert table[0] == "| GRPO | allenai/sciq | CC-BY-NC |"
+    read = [*run.sft_sources, *run.profile.grpo_sources, *run.profile.evaluation.sources, sciq]
+    assert len(table) == len(read)

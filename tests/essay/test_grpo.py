@@ -301,7 +301,7 @@ def measured(**changes):
     }
     means, kept = {}, []
     metrics = group_metrics.metric_function(
-        scorer, sampler, means.update, lambda *group: kept.append(group), timed
+        scorer, sampler, means.update, lambda *group: kept.append(group), timed, 2
     )
     assert metrics(**batch) == {}
     assert list(kept[0][2]) == list(batch["rewards"])
@@ -314,6 +314,11 @@ def test_flat_groups_are_those_whose_rewards_are_all_equal():
     assert result["flat_groups"] == 0.5
     assert result["in_format"] == 0.0
     assert result["failed"] == 0.0
+
+
+def test_two_groups_of_one_prompt_are_two_groups():
+    result, _ = measured(prompts=["a"] * 4, rewards=np.array([1.0, 1.0, 0.0, 0.0]))
+    assert result["flat_groups"] == 1.0
 
 
 def test_the_curriculum_hears_how_its_prompts_fared():

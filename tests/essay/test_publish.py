@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import time
 
 import kagglehub
 import orbax.checkpoint as ocp
@@ -40,12 +41,13 @@ def uploads(monkeypatch):
 
 
 def test_nothing_is_published_unless_it_was_asked_for(step, uploads):
-    assert publish.publish(dataclasses.replace(RUN, publish_as=""), step, "card") is None
+    assert publish.publish(dataclasses.replace(RUN, publish_as=""), step, "card", 9) is None
     assert uploads == []
 
 
-def test_what_is_uploaded_can_be_restored_as_the_judges_do(step, uploads, make_policy):
-    assert publish.publish(RUN, step, "a card") == "user/gemma-shows"
+def test_what_is_uploaded_can_be_restored_as_the_judges_do(step, uploads, make_policy, capsys):
+    assert publish.publish(RUN, step, "a card", 60) == "user/gemma-shows"
+    assert "private" in capsys.readouterr().out
     folder, handle = pathlib.Path(uploads[0]), uploads[1]
     assert (handle.owner, handle.model, handle.framework) == ("user", "gemma-shows", "flax")
     policy = make_policy(seed=1)
@@ -63,7 +65,15 @@ def test_an_upload_that_fails_costs_nothing_but_the_upload(step, monkeypatch, ca
         raise OSError("no connection")
 
     monkeypatch.setattr(kagglehub, "model_upload", refused)
-    assert publish.publish(RUN, step, "a card") is None
+    assert publish.publish(RUN, step, "a card", 60) is None
     assert "Could not publish user/gemma-shows/flax/gemma3-tiny-it-lora: no connection" in (
         capsys.readouterr().out
     )
+
+
+def test_an_upload_that_stalls_ends_with_the_session(step, monkeypatch, capsys):
+    monkeypatch.setattr(kagglehub, "model_upload", lambda *_, **__: time.sleep(30))
+    began = time.monotonic()
+    assert publish.publish(RUN, step, "a card", 1.0) is None
+    assert time.monotonic() - began < 5
+    assert "no answer after 1 seconds\nUpload" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Chunked log-probabilities and losses against Tunix's own, in float32."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,10 +246,38 @@ def test_the_grpo_loss_its_gradients_and_metrics_are_tunixs(policies, family, se
     ((their_loss, their_aux), theirs), ((our_loss, our_aux), ours) = results
     np.testing.assert_allclose(our_loss, their_loss, atol=1e-5, rtol=0)
     assert_close(ours, theirs)
-    for name in ("kl", "pg_clipfrac", "entropy"):
+    # Ours is the mean over tokens, whatever the loss is: passes are put together by their tokens.
+    by_token = ["entropy"] if settings.get("loss_agg_mode") == "token-mean" else []
+    for name in ("kl", "pg_clipfrac", *by_token):
         np.testing.assert_allclose(our_aux[name], their_aux[name], atol=1e-5, rtol=1e-5)
     if example.old_per_token_logps is not None:
         assert float(our_aux["pg_clipfrac"]) > 0.05  # the clip is at work
+
+
+def adapter_gradient(policy, example):
+    algorithm = grpo.ChunkedGRPOConfig(
+        num_generations=2, kl_loss_mode="low_var_kl", beta=0.04, vocabulary_chunk=20
+    )
+    algorithm.temperature = 0.7
+    found = nnx.grad(
+        lambda policy: grpo.chunked_grpo_loss(policy, example, algorithm, PAD, EOS)[0],
+        argnums=nnx.DiffState(0, nnx.LoRAParam),
+    )(policy)
+    return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(found)])
+
+
+@pytest.mark.parametrize("nats", [6, 20, 89, 500, -20, -500])
+def test_one_token_far_from_the_reference_is_not_the_whole_update(policies, nats):
+    policy = policies["gemma3"]
+    example = train_example(policy)
+    near = log_probs(policy, 0.7)
+    reference = example.ref_per_token_logps.at[1, 3].set(near[1, 3])  # no KL there
+    without = adapter_gradient(policy, dataclasses.replace(example, ref_per_token_logps=reference))
+    far = reference.at[1, 3].add(nats)
+    found = adapter_gradient(policy, dataclasses.replace(example, ref_per_token_logps=far))
+    assert np.isfinite(found).all()
+    cosine = found @ without / np.linalg.norm(found) / np.linalg.norm(without)
+    assert cosine >= 0.99
 
 
 def test_a_loss_that_is_not_plain_grpo_is_refused(policies):

@@ -1,5 +1,7 @@
 import dataclasses
 import errno
+import json
+import os
 import subprocess
 import sys
 
@@ -137,3 +139,21 @@ def test_a_finished_stage_is_known_again_and_a_torn_file_is_not_believed(tmp_pat
     folder.stages.write_text('{"sft": {"na')
     assert folder.finished_stage("sft") is None
     folder.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_folder.fcntl, "lockf", refused)
+    with pytest.warns(UserWarning, match="without locks"):
+        run_folder.open_run_folder(short_run(tmp_path / "run")).release()
+
+
+def test_a_run_is_rebuilt_from_what_it_wrote_down():
+    for asked in ({"PROFILE": "tiny"}, {"PROFILE": "kaggle", "RECIPE": "learnability"}):
+        settings = run_folder.settings_of(profiles.read_run({**asked, "RUN_SEED": "3"}, "cpu"))
+        assert run_folder.settings_of(run_folder.run_of(json.loads(json.dumps(settings)))) == (
+            settings
+        )

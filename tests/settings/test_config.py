@@ -32,6 +32,20 @@ def test_a_variable_that_is_no_number_is_named(name, value):
         profiles.read_run({name: value}, "cpu")
 
 
+def test_a_seed_that_would_repeat_another_is_refused():
+    assert profiles.read_run({"RUN_SEED": str(2**32 - 1)}, "cpu").seed == 2**32 - 1
+    with pytest.raises(ValueError, match="RUN_SEED=4294967303 repeats the draws of 7"):
+        profiles.read_run({"RUN_SEED": str(2**32 + 7)}, "cpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma", "a/b/c", "user/", "/model", "us er/model", "user/m.odel"]
+)
+def test_what_cannot_be_a_model_on_kaggle_is_refused_before_anything_is_trained(name):
+    with pytest.raises(ValueError, match=r"PUBLISH_AS=.* is not a Kaggle model"):
+        profiles.read_run({"PUBLISH_AS": name}, "cpu")
+
+
 def test_the_hardware_chooses_the_profile_and_the_environment_overrides_it():
     assert profiles.read_run({}, "tpu").profile.name == "kaggle"
     assert profiles.read_run({}, "cpu").profile.name == "tiny"

@@ -119,7 +119,7 @@ def train_grpo(
         rl_cluster=cluster,
         algo_config=algorithm_config(run.profile),
         reward_fns=[scorer],
-        metric_fns=[metric_function(scorer, sampler, record, keep, cluster)],
+        metric_fns=[metric_function(scorer, sampler, record, keep, cluster, settings.generations)],
     )
     learner.completion_step, learner.record = run.profile.generation.completion_step, record
     learner.begin_at(stage.start)
@@ -194,6 +194,7 @@ class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
 
     policy_loss_fn: str = "chunked_grpo"
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
+    kl_reach: float = 5.0  # nats; a token that is less likely by more is pulled back no harder
 
 
 def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
@@ -248,16 +249,17 @@ def chunked_grpo_loss(
     loss = mean(jnp.maximum(free_BC, clipped_BC))
     aux = {
         "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
-        "entropy": mean(entropy_BC),
+        "entropy": algo_core.masked_mean(entropy_BC, mask_BC),
         "kl": jnp.float32(0.0),
+        "tokens": jnp.sum(mask_BC),  # the log weighs the means of passes by it
     }
     if train_example.ref_per_token_logps is not None:
+        # k3 has an exponential in it. Bounded after it, as by Tunix's `kl_clamp_value`, its
+        # gradient would be 0 × ∞; and one token of thousands would be the whole update.
+        gap_BC = jnp.minimum(train_example.ref_per_token_logps - logps_BC, algo_config.kl_reach)
         kl_BC = common.compute_kl_divergence(
-            logps_BC,
-            train_example.ref_per_token_logps,
-            algo_config.kl_loss_mode,
-            clamp_value=algo_config.kl_clamp_value,
+            -gap_BC, jnp.zeros_like(gap_BC), algo_config.kl_loss_mode
         )
-        aux["kl"] = jnp.sum(kl_BC * mask_BC) / jnp.maximum(jnp.sum(mask_BC), 1)
+        aux["kl"] = algo_core.masked_mean(kl_BC, mask_BC)
         loss += algo_config.beta * mean(kl_BC)
     return loss, aux

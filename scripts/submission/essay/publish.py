@@ -14,11 +14,15 @@ import kagglehub
 
 # %% tags=["modules-only"]
 from submission.bench.settings.config import Run
+from submission.bench.settings.limits import within
 
 
 # %%
-def publish(run: Run, step: pathlib.Path, card: str) -> str | None:
-    """Uploads a step as a Kaggle model; returns its id, or None if it was not asked for or failed."""
+def publish(run: Run, step: pathlib.Path, card: str, seconds: float) -> str | None:
+    """Uploads a step as a Kaggle model, in so many seconds; returns its id, or None.
+
+    None if it was not asked for, or has failed, or has not ended in time.
+    """
     if not run.publish_as:
         return None
     folder = step.parent.parent / "published"
@@ -27,8 +31,17 @@ def publish(run: Run, step: pathlib.Path, card: str) -> str | None:
     (folder / "README.md").write_text(card)
     handle = f"{run.publish_as}/flax/{run.model.name.replace('_', '-')}-lora"
     try:
-        kagglehub.model_upload(handle, str(folder), license_name="Gemma", version_notes=run.recipe)
+        within(
+            max(1.0, seconds),
+            lambda: kagglehub.model_upload(
+                handle, str(folder), license_name="Gemma", version_notes=run.recipe
+            ),
+        )
     except Exception as error:  # the run is over, and what it made is on the disk
         print(f"Could not publish {handle}: {error}\nUpload {folder} by hand.")
         return None
+    print(
+        f"{run.publish_as} is private if it is new. For the judges, make it public on its page: "
+        f"https://www.kaggle.com/models/{run.publish_as}/settings"
+    )
     return run.publish_as

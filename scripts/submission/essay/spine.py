@@ -327,7 +327,9 @@ ask("What is 17 + 25?")
 # inline: essay/publish
 
 # %%
-unrestricted_kaggle_model = publish(run, actor / str(submitted), results_table(results))
+unrestricted_kaggle_model = publish(
+    run, actor / str(submitted), results_table(results), deadline.left + profile.closing_seconds
+)
 
 # %% [markdown]
 # ## Other things you want the judges to know

@@ -13,10 +13,12 @@ import json
 import os
 import pathlib
 import shutil
+import typing
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from submission.bench.settings.config import Run
+from submission.bench.settings.config import Profile, Run
 
 # What may differ between a run and its continuation: where and how long, not what.
 FREE_SETTINGS = (
@@ -49,6 +51,32 @@ def settings_of(run: Run) -> dict[str, Any]:
         "seed": run.seed,
     }
     return flat(json.loads(json.dumps(whole)), "")
+
+
+def rebuilt(kind: Any, value: Any) -> Any:
+    """A value of a type from its parts, as `run_of` has them; parts unknown today are left out."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: rebuilt(hints[name], x) for name, x in value.items() if name in hints})
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return tuple(rebuilt(parts[0], x) for x in (value.values() if value else ()))
+    if origin is Mapping:
+        return {name: rebuilt(parts[1], x) for name, x in value.items()}
+    return value
+
+
+def run_of(settings: Mapping[str, Any]) -> Run:
+    """The run that `settings_of` has written down; its time limits are not among them."""
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    profile = rebuilt(Profile, {"hours": 0.0, **nested})
+    return Run(profile, nested["recipe"], nested["seed"], minutes=None, out="", resume=None)
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -109,7 +137,14 @@ class RunFolder:
         try:
             # A lock of the process: running the notebook again in its kernel is no conflict.
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network file systems
+                warnings.warn(
+                    f"{self.path} is on a file system without locks ({error.strerror}): start no "
+                    "second run there.",
+                    stacklevel=2,
+                )
+                return
             self._lock.close()
             raise RuntimeError(
                 f"Another run is writing to {self.path}. Wait for it, or choose another folder "

@@ -11,6 +11,7 @@ which order, from which rows.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -375,6 +376,18 @@ def run_asked_for(
             f"Recipe {name!r} has no rows in profile {profile.name!r}. "
             f"SFT rows there: {', '.join(profile.sft_sources)}.{PARAMETERS}"
         )
+    seed = number(environment, "RUN_SEED", int) or 0
+    if seed >= 2**32:
+        raise ValueError(
+            f"RUN_SEED={seed} repeats the draws of {seed % 2**32}: seeds end at {2**32 - 1}."
+            f"{PARAMETERS}"
+        )
+    publish_as = environment.get("PUBLISH_AS", "")
+    if publish_as and not re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][A-Za-z0-9-]*", publish_as):
+        raise ValueError(
+            f"PUBLISH_AS={publish_as!r} is not a Kaggle model: 'user/model', of letters, digits "
+            f"and dashes.{PARAMETERS}"
+        )
     resume = pick(
         "RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True}, PARAMETERS
     )
@@ -387,10 +400,10 @@ def run_asked_for(
     return Run(
         profile=recipe.applied(profile),
         recipe=name,
-        seed=number(environment, "RUN_SEED", int) or 0,
+        seed=seed,
         minutes=number(environment, "MINUTES", float),
         out=environment.get("OUT") or "outputs",
         resume=resume,
         start_from=start_from,
-        publish_as=environment.get("PUBLISH_AS", ""),
+        publish_as=publish_as,
     )
