@@ -39,6 +39,7 @@ NORMS = {
     "attn._key_norm": "self_attn.k_norm",
 }
 CONTEXT = {"gemma3": 32_768, "gemma2": 8_192}  # positions that the stock models have seen
+HUB_NAMES = {"gemma3_1b_it": "google/gemma-3-1b-it", "gemma2_2b_it": "google/gemma-2-2b-it"}
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -167,8 +168,10 @@ def model_settings(policy: nnx.Module, family: str, tokenizer: Any) -> dict[str,
         "rope_theta": 10_000,
         "final_logit_softcapping": shape.final_logit_softcap,
         "attn_logit_softcapping": shape.attn_logits_soft_cap,
-        # The default implementation leaves the soft cap of attention out.
+        # The default implementation leaves the soft cap of attention out. Transformers 4 reads
+        # the second of these names, 5 either.
         "attn_implementation": "eager",
+        "_attn_implementation": "eager",
     }
 
 
@@ -184,7 +187,10 @@ def chat_template() -> str:
     return (
         "{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}"
         "{{ raise_exception('This model was taught to answer one question.') }}{%- endif -%}"
-        f"{{{{ bos_token + {json.dumps(before)} + messages[0]['content'] + {json.dumps(after)} }}}}"
+        "{%- set content = messages[0]['content'] -%}"
+        "{%- set text = content if content is string else "
+        "content | map(attribute='text') | join -%}"
+        f"{{{{ bos_token + {json.dumps(before)} + text + {json.dumps(after)} }}}}"
     )
 
 
@@ -194,6 +200,18 @@ def save_tokenizer(folder: pathlib.Path, model_file: pathlib.Path) -> None:
     tokenizer = GemmaTokenizer.from_pretrained(folder)
     tokenizer.chat_template = chat_template()
     tokenizer.save_pretrained(folder)
+    # What is written of the tokenizer's settings is of this version of Transformers and of this
+    # machine. These few say the same to old ones: a text begins with BOS, as for stock Gemma.
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    settings = {name: str(getattr(tokenizer, name)) for name in names}
+    settings |= {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "add_eos_token": False}
+    write(folder, {"tokenizer_config.json": settings})
+    pieces = json.loads((folder / "tokenizer.json").read_text())
+    bos, begin = tokenizer.bos_token, pieces["post_processor"]
+    begin["single"].insert(0, {"SpecialToken": {"id": bos, "type_id": 0}})
+    begin["pair"] = [*begin["single"], *begin["pair"][1:]]
+    begin["special_tokens"][bos] = {"id": bos, "ids": [tokenizer.bos_token_id], "tokens": [bos]}
+    (folder / "tokenizer.json").write_text(json.dumps(pieces, ensure_ascii=False))
 
 
 def write(folder: pathlib.Path, files: Mapping[str, Any]) -> None:
@@ -268,7 +286,7 @@ def main(arguments: Sequence[str]) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    base = options.base or run.model.name
+    base = options.base or HUB_NAMES.get(run.model.name, run.model.name)
     card, adapter = model_card(run, base, results_beside(step)), run.profile.adapter
     stock = model.locate(run.model, run.profile.download_minutes)
     export_merged(out / "merged", policy, run.model.family, adapter, stock, card)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import export
 import jax
@@ -177,6 +180,81 @@ def test_the_chat_template_is_the_prompt_that_was_trained(exported, tokenizer, q
     assert ids == [tokenizer.bos_id(), *tokenizer.encode(prompts.render_prompt(question))]
     with pytest.raises(Exception, match="taught to answer one question"):
         loaded.apply_chat_template(messages * 2, tokenize=False)
+
+
+OLD = ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2")
+IN_OLD = """
+import json, sys
+import numpy, torch, transformers
+folder, tokens, out = sys.argv[1:]
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+with torch.no_grad():
+    logits = model(torch.tensor(numpy.load(tokens), dtype=torch.long)).logits
+numpy.save(out, logits.float().numpy())
+question = [{"role": "user", "content": "What is 17 + 25?"}]
+print(json.dumps({
+    "version": transformers.__version__, "ids": tokenizer("1 + 2")["input_ids"],
+    "prompt": tokenizer.apply_chat_template(question, tokenize=False),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def old_transformers(tmp_path_factory):
+    """The version before the last great change, beside PyTorch as it is here."""
+    pytest.importorskip("torch", reason=TORCH)
+    folder = tmp_path_factory.mktemp("old")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+    done = subprocess.run([*install, *OLD], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{OLD[0]} cannot be had: {done.stderr[-200:]}")
+    return folder
+
+
+@pytest.mark.slow
+@FAMILIES
+def test_an_old_transformers_reads_the_same(old_transformers, exported, tokens, tmp_path, family):
+    folder = exported / family / "merged"
+    np.save(tmp_path / "tokens.npy", tokens[:16])
+    command = [sys.executable, "-c", IN_OLD, folder, tmp_path / "tokens.npy", tmp_path / "out.npy"]
+    environment = os.environ | {"PYTHONPATH": str(old_transformers)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    now = AutoTokenizer.from_pretrained(folder)
+    assert found["version"] == "4.57.6"
+    assert found["ids"] == now("1 + 2")["input_ids"]
+    assert found["prompt"] == "<bos>" + prompts.render_prompt("What is 17 + 25?")
+    logits = torch_logits(transformers_model(folder), tokens[:16])
+    assert np.abs(np.load(tmp_path / "out.npy") - logits).max() <= 1e-4
+
+
+def test_a_text_begins_with_bos_and_only_control_pieces_are_special(exported):
+    folder = exported / "gemma3" / "merged"
+    loaded = AutoTokenizer.from_pretrained(folder)
+    ids = loaded("1 + 2\n<reasoning>")["input_ids"]
+    assert ids[0] == loaded.bos_token_id
+    assert loaded.bos_token_id not in ids[1:]
+    assert loaded.decode(ids, skip_special_tokens=True) == "1 + 2\n<reasoning>"
+    for path in folder.glob("*.json"):
+        assert str(exported) not in path.read_text()  # no path of this machine
+
+
+def test_a_question_may_come_in_parts(exported):
+    loaded = AutoTokenizer.from_pretrained(exported / "gemma3" / "merged")
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "1 + 2?"}]
+    whole, pieces = (
+        loaded.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        for content in ("What is 1 + 2?", parts)
+    )
+    assert whole == pieces
+
+
+@pytest.mark.parametrize("name", ["gemma3_1b_it", "gemma2_2b_it"])
+def test_the_base_is_named_as_on_the_hub(name):
+    assert name in profiles.STOCK_MODELS
+    assert export.HUB_NAMES[name].startswith("google/gemma-")
 
 
 def test_keys_and_values_share_their_first_factor(policies):

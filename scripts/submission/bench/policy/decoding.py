@@ -163,18 +163,22 @@ class Segment(NamedTuple):
 
 def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
          sampling: Sampling, never: tuple[int, ...] = ()) -> jax.Array:  # fmt: skip
-    """Token number `index` of each completion. Its key depends on call, row and index alone."""
-    for token in never:
-        logits_BV = jnp.where(jnp.arange(logits_BV.shape[1]) == token, -jnp.inf, logits_BV)
+    """Token number `index` of each completion. Its key depends on call, row and index alone.
+
+    Where one of `never` is drawn, the likeliest other token stands instead.
+    """
+    refused_V = jnp.isin(jnp.arange(logits_BV.shape[1]), jnp.array(never, jnp.int32))
+    best_B = jnp.argmax(jnp.where(refused_V, -jnp.inf, logits_BV), axis=-1).astype(jnp.int32)
     if sampling.top_p is None:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        return best_B
 
     def one(logits_V: jax.Array, row: jax.Array) -> jax.Array:
         noise = jax.random.fold_in(jax.random.fold_in(key, row), index)
         token, _ = sampler_lib.sample_top_p(logits_V[None, None], noise, *sampling)
         return token[0]
 
-    return jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
+    drawn_B = jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
+    return jnp.where(refused_V[drawn_B], best_B, drawn_B)
 
 
 class Decoder:
