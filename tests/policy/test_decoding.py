@@ -90,19 +90,6 @@ def stock_greedy(policy, tokenizer, texts, **changes):
     return [tokens.tolist() for tokens in stock.generate(texts, chosen).tokens]
 
 
-def test_neither_padding_nor_bos_is_drawn(gemma_3, tokenizer, mesh, questions, monkeypatch):
-    """Losses know padding by its value: one inside a completion would be no token of it."""
-
-    def likely(*arguments):
-        logits = losses.final_logits(*arguments)
-        return logits.at[..., jnp.array([tokenizer.pad_id(), tokenizer.bos_id()])].add(50.0)
-
-    monkeypatch.setattr(decoding, "final_logits", likely)
-    for how in ({}, GREEDY):
-        drawn = tokens_of(generate(gemma_3, tokenizer, mesh, questions[:4], **how))
-        assert {tokenizer.pad_id(), tokenizer.bos_id()}.isdisjoint(*drawn)
-
-
 # --- The same tokens as the stock sampler -----------------------------------------------------
 
 

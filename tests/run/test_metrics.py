@@ -56,19 +56,6 @@ def test_tokens_and_times_of_the_parts_of_a_step_are_summed(tmp_path):
     assert (line["step_tokens"], line["rollout_seconds"], line["reward"]) == (200, 3.0, 0.5)
 
 
-def test_means_over_tokens_are_put_together_by_their_tokens(tmp_path):
-    log = make_log(tmp_path)
-    log.begin(1, 4)
-    for kl, tokens in ((2.6, 11_200), (0.2, 960)):  # passes are sorted by length
-        log.add(1, kl=kl, loss=kl, pass_tokens=tokens)
-    log.end(1)
-    log.close()
-    (line,) = read(tmp_path)
-    assert line["kl"] == pytest.approx((2.6 * 11_200 + 0.2 * 960) / 12_160)
-    assert line["loss"] == pytest.approx(1.4)  # the loss is a mean over sequences
-    assert "pass_tokens" not in line
-
-
 def test_a_step_is_written_when_the_next_one_ends_or_when_asked(tmp_path):
     log = make_log(tmp_path)
     make_step(log, 1, loss=1.0)

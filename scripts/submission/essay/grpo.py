@@ -249,9 +249,8 @@ def chunked_grpo_loss(
     loss = mean(jnp.maximum(free_BC, clipped_BC))
     aux = {
         "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
-        "entropy": algo_core.masked_mean(entropy_BC, mask_BC),
+        "entropy": mean(entropy_BC),
         "kl": jnp.float32(0.0),
-        "tokens": jnp.sum(mask_BC),  # the log weighs the means of passes by it
     }
     if train_example.ref_per_token_logps is not None:
         # k3 has an exponential in it. Bounded after it, as by Tunix's `kl_clamp_value`, its
@@ -260,6 +259,6 @@ def chunked_grpo_loss(
         kl_BC = common.compute_kl_divergence(
             -gap_BC, jnp.zeros_like(gap_BC), algo_config.kl_loss_mode
         )
-        aux["kl"] = algo_core.masked_mean(kl_BC, mask_BC)
+        aux["kl"] = jnp.sum(kl_BC * mask_BC) / jnp.maximum(jnp.sum(mask_BC), 1)
         loss += algo_config.beta * mean(kl_BC)
     return loss, aux

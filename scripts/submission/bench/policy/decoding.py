@@ -162,40 +162,27 @@ class Segment(NamedTuple):
 
 
 def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
-         sampling: Sampling, never: tuple[int, ...] = ()) -> jax.Array:  # fmt: skip
-    """Token number `index` of each completion. Its key depends on call, row and index alone.
-
-    Where one of `never` is drawn, the likeliest other token stands instead.
-    """
-    refused_V = jnp.isin(jnp.arange(logits_BV.shape[1]), jnp.array(never, jnp.int32))
-    best_B = jnp.argmax(jnp.where(refused_V, -jnp.inf, logits_BV), axis=-1).astype(jnp.int32)
+         sampling: Sampling) -> jax.Array:  # fmt: skip
+    """Token number `index` of each completion. Its key depends on call, row and index alone."""
     if sampling.top_p is None:
-        return best_B
+        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
 
     def one(logits_V: jax.Array, row: jax.Array) -> jax.Array:
         noise = jax.random.fold_in(jax.random.fold_in(key, row), index)
         token, _ = sampler_lib.sample_top_p(logits_V[None, None], noise, *sampling)
         return token[0]
 
-    drawn_B = jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
-    return jnp.where(refused_V[drawn_B], best_B, drawn_B)
+    return jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
 
 
 class Decoder:
     """The compiled programs of one policy on one mesh; arguments are arrays or their shapes."""
 
     def __init__(
-        self,
-        policy: nnx.Module,
-        mesh: Any,
-        pad_id: int,
-        eos_ids: tuple[int, ...],
-        never: tuple[int, ...] = (),
+        self, policy: nnx.Module, mesh: Any, pad_id: int, eos_ids: tuple[int, ...]
     ) -> None:
-        """`never`: tokens that are not drawn. Padding is one: losses know it by its value."""
         self.graph = decoding_graph(policy)
         self.shape, self.pad_id, self.eos_ids = policy.config, pad_id, eos_ids
-        self.never = (pad_id, *never)
         self.shards = math.prod(mesh.shape[axis] for axis in DATA_AXES)
         local = [layer.attn.attn_type.name == "LOCAL_SLIDING" for layer in policy.layers]
         window = policy.config.sliding_window_size
@@ -257,7 +244,7 @@ class Decoder:
             for i, window in enumerate(self.windows)
         ]
         row_B = self._sharded(jnp.arange(P * generations, dtype=jnp.int32))
-        token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.never)
+        token_B = draw(spread(logits_PV), key, row_B, 0, sampling)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)
         return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B)
@@ -292,7 +279,7 @@ class Decoder:
             seen = Seen(sequences.seen, step)
             hidden_B1D, cache = self._run(model, token_B1, position_B1, cache, seen)
             logits_BV = final_logits(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
-            token_B = draw(logits_BV, key, sequences.row, index + step, sampling, self.never)
+            token_B = draw(logits_BV, key, sequences.row, index + step, sampling)
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))
             done_B = segment.done | self._ends(token_B)

@@ -52,7 +52,6 @@ class StepLog:
 
     MUST_BE_FINITE = ("loss", "grad_norm")
     SUMMED = ("step_tokens", "rollout_seconds", "reward_seconds")
-    BY_TOKEN = ("kl", "entropy")  # means over the tokens of a pass; passes are of unequal size
     LONGEST_SILENCE = 300.0  # seconds without a line of progress
 
     def __init__(
@@ -99,8 +98,7 @@ class StepLog:
     def add(self, step: int, **numbers: Any) -> None:
         """Takes numbers of a step that has begun; they may still be under way on a device.
 
-        Of several by one name the line has the mean, or the sum where that is what is meant;
-        of what is a mean over tokens, with `pass_tokens` beside it, the mean over all of them.
+        Of several by one name the line has the mean, or the sum where that is what is meant.
         """
         for name, number in numbers.items():
             self._values[step][name].append(number)
@@ -127,15 +125,10 @@ class StepLog:
 
     def _write(self, step: int) -> None:
         found = jax.device_get(dict(self._values.pop(step)))
-        tokens = np.asarray(found.pop("pass_tokens", []), np.float64)
-
-        def together(name: str, parts: list[Any]) -> float:
-            numbers = np.asarray(parts, np.float64)
-            if name in self.BY_TOKEN and tokens.sum() > 0:
-                return float(np.average(numbers, weights=tokens))
-            return float(numbers.sum() if name in self.SUMMED else numbers.mean())
-
-        values = {name: together(name, x) for name, x in found.items()}
+        values = {
+            name: float((np.sum if name in self.SUMMED else np.mean)(np.asarray(x, np.float64)))
+            for name, x in found.items()
+        }
         end = self._began.get(step + 1, self._clock())
         del self._ended[step]
         line: dict[str, Any] = {

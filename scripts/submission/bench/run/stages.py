@@ -185,8 +185,6 @@ class Stage:
 
     def _report(self, loss: Any, aux: Any, grad_norm: Any) -> None:
         beside = {name: aux[name] for name in ("kl", "entropy") if aux}
-        if aux:
-            beside["pass_tokens"] = aux["tokens"]
         self.record(loss=loss, grad_norm=grad_norm, **beside)
 
     def steps(self) -> Iterator[int]:
