@@ -22,6 +22,7 @@ import hashlib
 import json
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Iterator
 
@@ -48,6 +49,7 @@ DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
 NOT_INSTALLED = "# --- Builds or runs the notebook"
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 FIRST_SCREEN = ROOT / "data" / "first_screen.md"
+ABLATIONS = ROOT / "data" / "ablations.json"
 BENCH = "# bench"  # the cell in whose place the bench is put
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -382,11 +384,23 @@ def first_screen(folder: pathlib.Path) -> str:
         name: json.loads((folder / "answers" / f"{name}.json").read_text())["answers"][0]
         for name in ("stock", results["submission"])
     }
+    found = results["evaluation"]
+    lenient, accuracy = found["stock"]["accuracy_lenient"], found["after_grpo"]["accuracy"]
+    careful = [
+        run["sft_only_careful"]["accuracy"]
+        for run in json.loads(ABLATIONS.read_text()).values()
+        if "sft_only_careful" in run
+    ]
     said = [f"`{row['completion'].replace(chr(10), '↵')}`" for row in first.values()]
     return (
         f"{results_table(results)}\n\n"
-        "Stock Gemma is judged *leniently*, with the format forgiven. Gemma 3 1B and 2 2B: not "
-        "yet run on a TPU. Controls that do as well as GRPO here are in the last section.\n\n"
+        "This is a toy Gemma of 1.2 million parameters, pre-trained for this project, on a CPU; "
+        "Gemma 3 1B and 2 2B have not been run on a TPU yet. *Stock* is the model before any "
+        "training. *Accuracy* counts right answers in the exact format, *lenient* right ones in "
+        f"any; *stopped* ended by themselves. Compare {lenient:.3f} with {accuracy:.3f}. SFT on "
+        "the most careful traces alone, without GRPO, comes to "
+        f"{statistics.mean(careful):.3f} (mean of {len(careful)} seeds; "
+        "[Controls](#Controls,-and-what-each-choice-is-worth)).\n\n"
         f"The first held-out row, *{first['stock']['question']}* "
         f"Before: {said[0]} After: {said[1]}\n"
     )

@@ -1,5 +1,6 @@
 """The two cells that a reader edits, and the cell of parameters: what wrong values say."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 import build_notebook
 from submission.bench.answers.scoring import EXTRA_PARTS, with_rewards
+from submission.bench.rows import reading
 from submission.bench.rows.yours import with_rows
 from submission.bench.settings.config import Source
 from submission.essay import profiles, rewards
@@ -39,6 +41,8 @@ def test_rows_are_added_to_the_stage_that_they_are_for(tmp_path):
         ({"question": "2+2?"}, "grpo", r"MY_GRPO_ROWS.* no field 'answer'.*Correct the file"),
         ({**ROW, "checker": "sum"}, "grpo", r"MY_GRPO_ROWS.*unknown checker 'sum'"),
         (ROW, "sft", r"MY_SFT_ROWS.*no trace, which SFT needs"),
+        ({**ROW, "answer": ["4"]}, "grpo", r"MY_GRPO_ROWS.*'answer' is \['4'\], which is no text"),
+        ([ROW], "grpo", r"MY_GRPO_ROWS.*line 1: not a JSON object"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named_with_their_cell(tmp_path, row, stage, message):
@@ -59,6 +63,22 @@ def test_rows_that_cannot_be_used_are_named_with_their_cell(tmp_path, row, stage
 def test_what_is_no_source_is_refused(source, message):
     with pytest.raises(ValueError, match=message):
         with_rows(RUN, [], [source])
+
+
+def test_rows_are_read_as_people_write_them(tmp_path):
+    source = write(tmp_path / "rows.jsonl", {**ROW, "answer": 4})
+    file = tmp_path / "rows.jsonl"
+    file.write_text(file.read_text() + "\n" + json.dumps({**ROW, "answer": True}) + "\n\n")
+    assert [row.answer for row in reading.read_bundled(source)] == ["4", "yes"]
+
+
+def test_the_cell_may_be_run_again_and_rows_that_are_there_are_named(tmp_path):
+    source = write(tmp_path / "p.jsonl", ROW)
+    once = with_rows(RUN, [], [source])
+    assert with_rows(once, [], [source]) == once
+    again = dataclasses.replace(source, weight=2.0)
+    with pytest.raises(ValueError, match=r"MY_GRPO_ROWS.*p\.jsonl is in the mixture already"):
+        with_rows(once, [], [again])
 
 
 @pytest.fixture
@@ -82,6 +102,27 @@ def test_a_readers_reward_is_a_part_with_its_weight(parts):
     assert scorer.parts(texts, columns)["long"] == [0.0, 1.0]
     short, much = scorer(["", ""], texts, **columns)
     assert 0 < short < much <= 1
+
+
+def test_a_readers_reward_pays_in_format_only(parts):
+    run = with_rewards(
+        RUN, {"always": (0.5, lambda prompts, completions, **_: [1.0] * len(prompts))}
+    )
+    scorer = rewards.Scorer(run.profile.rewards)
+    assert scorer(["", ""], ["4", ""], answer=["4"] * 2, checker=["number"] * 2) == [0.0, 0.0]
+
+
+def test_it_may_ask_for_every_field_of_a_row(parts):
+    def traced(prompts, completions, trace, choices, tests, domain, source, **_):
+        return [0.0] * len(trace)
+
+    with_rewards(RUN, {"traced": (0.1, traced)})
+
+
+@pytest.mark.parametrize("name", ["right", "in_format", "longest"])
+def test_the_name_of_another_part_is_refused(parts, name):
+    with pytest.raises(ValueError, match=f"'{name}'.*there is a part or setting of this name"):
+        with_rewards(RUN, {name: (0.1, long)})
 
 
 @pytest.mark.parametrize(

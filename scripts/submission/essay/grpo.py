@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### GRPO, the learner
 #
-# Three of Tunix's defaults are set otherwise. Its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, has no gradient in expectation. Its reference is whatever model it is handed; here it is a frozen copy of the warm start. And `top_p=None` would make it greedy; here all that is sampled can be trained.
+# Three of Tunix's defaults are set otherwise. The gradient of its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, is zero on average. Its reference is whatever model it is handed; here it is a frozen copy of the warm start. And with `top_p=None` every token would be the likeliest one, so that all answers of a group were the same.
 
 # %%
 import dataclasses
@@ -180,10 +180,11 @@ def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
 #
 # | symbol | what it is | computed by |
 # |---|---|---|
-# | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group | Tunix; by hand below |
+# | $|o_i|$, $t$ | tokens of a completion, one of them | `mask_BC` |
+# | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group, std by $G-1$ | Tunix; by hand below |
 # | $\rho_{it}$ | how much likelier a token is since it was sampled | `exp(logps_BC - old_BC)` |
 # | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
-# | $D_{it}$ | KL from the warm start, by Schulman's k3 | `kl_loss_mode="low_var_kl"` |
+# | $D_{it}$ | distance from the warm start, Schulman's k3: $e^d-d-1$, $d=\log\pi_{\mathrm{ref}}-\log\pi_\theta$ | `kl_loss_mode="low_var_kl"` |
 # | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
 
 

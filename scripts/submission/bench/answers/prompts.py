@@ -72,7 +72,8 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
     for field in required:
         if field not in row:
             raise ValueError(
-                f"{where}: the row has no field {field!r}. Every row needs {required}."
+                f"{where}: the row has no field {field!r}. Every row needs question, answer and "
+                "checker."
             )
     if row["checker"] not in CHECKER_KINDS:
         raise ValueError(
@@ -81,6 +82,15 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
         )
     known = {field.name for field in dataclasses.fields(Example)}
     values = {name: value for name, value in row.items() if name in known}
+    for field in ("question", "answer", "trace"):
+        value = values.get(field, "")
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, int | float):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {field!r} is {value!r}, which is no text.")
+        values[field] = value
     values["choices"] = tuple(values.get("choices", ()))
     values["tests"] = tuple(values.get("tests", ()))
     return Example(**values)

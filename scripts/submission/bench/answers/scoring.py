@@ -260,16 +260,12 @@ def fit_vocabulary(examples: Sequence[Example]) -> Vocabulary:
     return Vocabulary.fit(texts) if texts else PLAIN
 
 
-TRIAL = {  # a batch on which a reader's rewards are tried before anything is trained
-    "completions": ["<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>", "42", ""],
-    "question": ["What is 6 times 7?"] * 3,
-    "answer": ["42"] * 3,
-    "checker": ["number"] * 3,
-}
+TRIAL = Example("What is 6 times 7?", "42", "number")  # tried before anything is trained
+TRIAL_TEXTS = ["<reasoning>6 times 7 is 42.</reasoning><answer>42</answer>", "42", ""]
 
 
 def with_rewards(run: Run, rewards: Mapping[str, tuple[float, Callable[..., Any]]]) -> Run:
-    """The run with further parts of the reward.
+    """The run with further parts of the reward, which pay in format only, like all others.
 
     Args:
       run: whose weights are added to.
@@ -277,21 +273,21 @@ def with_rewards(run: Run, rewards: Mapping[str, tuple[float, Callable[..., Any]
         calls, `f(prompts, completions, **columns)`, and gives a number in [0, 1] for each.
 
     Raises:
-      ValueError: a weight or a function is not sound; names the cell and the remedy.
+      ValueError: a name, a weight or a function is not sound; names the cell and the remedy.
     """
-    extras = dict(run.profile.rewards.extras)
+    extras, taken = dict(run.profile.rewards.extras), dataclasses.asdict(run.profile.rewards)
     for name, (weight, function) in rewards.items():
         where = f'{name!r}, in the cell "Change the reward"'
+        if name in taken:
+            raise ValueError(f"{where}: there is a part or setting of this name. Choose another.")
         if not 0 < weight <= 1:
             raise ValueError(f"{where}: the weight is {weight!r}. Choose one in (0, 1].")
-        columns = {key: list(value) for key, value in TRIAL.items()}
-        checked_values(where, function, columns.pop("completions"), columns)
+        checked_values(where, function, TRIAL_TEXTS, [TRIAL] * len(TRIAL_TEXTS))
 
         def part(completions: Any, examples: Any, *_: Any, where: str = where,
                  function: Callable[..., Any] = function) -> list[float]:  # fmt: skip
-            columns = {key: [getattr(example, key) for example in examples]
-                       for key in Example.__dataclass_fields__}  # fmt: skip
-            return checked_values(where, function, [c.text for c in completions], columns)
+            values = checked_values(where, function, [c.text for c in completions], examples)
+            return [v if c.in_format else 0.0 for v, c in zip(values, completions, strict=True)]
 
         EXTRA_PARTS[name] = part
         extras[name] = weight
@@ -300,13 +296,16 @@ def with_rewards(run: Run, rewards: Mapping[str, tuple[float, Callable[..., Any]
 
 
 def checked_values(
-    where: str, function: Callable[..., Any], completions: list[str], columns: dict[str, list]
+    where: str, function: Callable[..., Any], completions: list[str], examples: Sequence[Example]
 ) -> list[float]:
     """What a reader's reward gives for a batch.
 
     Raises:
       ValueError: it is not one finite number in [0, 1] for each completion.
     """
+    columns = {
+        key: [getattr(example, key) for example in examples] for key in Example.__dataclass_fields__
+    }
     try:
         values = [float(value) for value in function(columns["question"], completions, **columns)]
     except Exception as error:

@@ -533,10 +533,15 @@ def bundled_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
+            if not line.strip():
+                continue
             try:
-                yield where, json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{where}: not JSON ({error}).") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: not a JSON object, {{...}}.")
+            yield where, row
 
 
 def read_bundled(source: Source) -> Iterator[Example]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from submission.bench.answers.prompts import example_from_mapping
 from submission.bench.rows.adapters import ADAPTERS
+from submission.bench.rows.data import source_label
 from submission.bench.rows.reading import bundled_rows
 from submission.bench.settings.config import Run, Source
 
@@ -39,6 +40,21 @@ def checked_source(source: Source, where: str) -> Source:
     return source
 
 
+def joined(before: tuple[Source, ...], new: tuple[Source, ...], where: str) -> tuple[Source, ...]:
+    """All of them; what is there already, as when a cell is run again, is not added twice.
+
+    Raises:
+      ValueError: the same rows are there under other settings.
+    """
+    new = tuple(source for source in new if source not in before)
+    for label in {source_label(source) for source in before} & {*map(source_label, new)}:
+        raise ValueError(
+            f'{where}, in the cell "Add your dataset": {label} is in the mixture already. Leave '
+            "it out, or change it in SOURCES."
+        )
+    return before + new
+
+
 def with_rows(run: Run, for_sft: Sequence[Source], for_grpo: Sequence[Source]) -> Run:
     """The run with further sources for each stage.
 
@@ -48,9 +64,10 @@ def with_rows(run: Run, for_sft: Sequence[Source], for_grpo: Sequence[Source]) -
     sft = tuple(checked_source(source, "MY_SFT_ROWS") for source in for_sft)
     grpo = tuple(checked_source(source, "MY_GRPO_ROWS") for source in for_grpo)
     profile, key = run.profile, run.profile.warm_start
+    before = profile.sft_sources.get(key, ())
     profile = dataclasses.replace(
         profile,
-        sft_sources={**profile.sft_sources, key: (*profile.sft_sources.get(key, ()), *sft)},
-        grpo_sources=(*profile.grpo_sources, *grpo),
+        sft_sources={**profile.sft_sources, key: joined(before, sft, "MY_SFT_ROWS")},
+        grpo_sources=joined(profile.grpo_sources, grpo, "MY_GRPO_ROWS"),
     )
     return dataclasses.replace(run, profile=profile)
