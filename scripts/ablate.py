@@ -429,7 +429,7 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
 def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
     """One dot per seed, and the mean, a line per row."""
     names = [name for name in TITLES if name in found][::-1]
-    figure, axis = plt.subplots(figsize=(9, 0.4 * len(names) + 1.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 0.33 * len(names) + 1.2), layout="constrained")
     for height, name in enumerate(names):
         values = accuracies(found, name)
         axis.plot(values, [height] * len(values), "o", color="#0072B2", markerfacecolor="none")
@@ -439,7 +439,7 @@ def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
             np.mean(accuracies(found, "full")), color="black", linewidth=0.8, linestyle=":"
         )
     axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
-    axis.set_xlabel("accuracy, 600 held-out rows; a ring per seed, a bar for their mean")
+    axis.set_xlabel("accuracy (ring: a seed; bar: their mean)")
     axis.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=67)
     plt.close(figure)
