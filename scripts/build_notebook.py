@@ -24,6 +24,7 @@ import pathlib
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import jupytext
@@ -72,11 +73,9 @@ import time
 from packaging.requirements import Requirement
 
 NOTEBOOK_START = time.monotonic()  # the session's clock runs from here
-
 PINS = """
 {pins}
 """
-
 
 def is_installed(requirement: Requirement) -> bool:
     """Is a version that satisfies the pin there?"""
@@ -85,8 +84,7 @@ def is_installed(requirement: Requirement) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
 
-
-wanted = map(Requirement, filter(None, PINS.split("\\n")))
+wanted = map(Requirement, " ".join(PINS.split()).split(", "))
 wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate()]
 missing = [f"{{pin.name}}{{pin.specifier}}" for pin in wanted if not is_installed(pin)]
 if missing:
@@ -110,7 +108,8 @@ def install_source(path: pathlib.Path) -> str:
     """The first cell: installs the pins of the requirements file but for the build tools."""
     text = path.read_text(encoding="utf-8").split(NOT_INSTALLED)[0]
     pins = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return INSTALL_CELL.format(pins="\n".join(pins))
+    listed = textwrap.fill(", ".join(pins), 100, break_long_words=False, break_on_hyphens=False)
+    return INSTALL_CELL.format(pins=listed)
 
 
 def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[str, NotebookNode]]:
@@ -278,7 +277,10 @@ def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
         if chapter != BENCH:
             found.append(cell)
             continue
-        imported: set[str] = set()
+        above = [c.source for c in found if c.cell_type == "code"]
+        imported = {
+            line for x in above for _, line in import_lines(ast.parse(without_magics(x)).body)
+        }
         for part in PARTS:
             if source := part_source(part, modules, kept, imported):
                 found.append(nbformat.v4.new_markdown_cell(part_text(part, root, modules, roots)))

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import jax
+import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -62,11 +63,31 @@ def opened(
     return run, step, *load(run, step)
 
 
+def require_fit(step: pathlib.Path, policy: nnx.Module) -> None:
+    """Raises ValueError if the adapter of a step has not the shape of the policy's."""
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        named = {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+        return {name.removesuffix(".value"): tuple(x.shape) for name, x in named.items()}
+
+    metadata = ocp.StandardCheckpointer().metadata(step.resolve() / "model_params")
+    there, here = shapes(metadata.item_metadata), shapes(nnx.state(policy, nnx.LoRAParam))
+    other = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+    if other:
+        name = other[0]
+        raise ValueError(
+            f"{step} does not fit this model and adapter: {name} is {there.get(name, 'missing')} "
+            f"there, {here.get(name, 'missing')} here ({len(other)} differ)."
+        )
+
+
 def load(run: config.Run, step: pathlib.Path) -> tuple[nnx.Module, Any, Mesh]:
     """The policy with the adapter of a step, its tokenizer and its mesh."""
     folder = model.locate(run.model, run.profile.download_minutes)
     mesh = model.make_mesh()
     stock = model.load_stock(run.model, folder, mesh)
     policy = model.add_adapter(stock, run.profile.adapter, 0, mesh)
+    require_fit(step, policy)
     checkpoints.restore_adapter(policy, step)
     return policy, model.load_tokenizer(folder), mesh

@@ -110,6 +110,8 @@ def import_lines(body: Iterable[ast.stmt]) -> list[tuple[str, str]]:
     """The names that import statements bind, each with an import of it alone."""
     found = []
     for node in body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         origin = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
         for alias in node.names:
             bound = alias.asname or (alias.name if origin else alias.name.split(".")[0])
@@ -135,8 +137,8 @@ def read_module(root: pathlib.Path, name: str) -> Module:
             if there.split("/")[0] not in (part, *MAY_IMPORT[part]):
                 raise PartError(f"{name} imports {node.module}, which is not below it.")
             needs.append(there)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            imports += import_lines([node])
+        elif found := import_lines([node]):
+            imports += found
         else:
             is_definition = isinstance(node, ast.FunctionDef | ast.ClassDef)
             registers = any(

@@ -147,7 +147,7 @@ def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch, n
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(run_folder.fcntl, "lockf", refused)
-    with pytest.warns(UserWarning, match="without locks"):
+    with pytest.warns(UserWarning, match="cannot be locked"):
         run_folder.open_run_folder(short_run(tmp_path / "run")).release()
 
 

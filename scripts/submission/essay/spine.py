@@ -324,9 +324,6 @@ ask("What is 17 + 25?")
 # One session is not the end. With `RECIPE = "continue"` and `START_FROM` naming the folder of an earlier run, GRPO goes on from its adapter, at 0.3 of the rate, with rows that have not been drawn yet. With `PUBLISH_AS = "user/model"` the result is uploaded in the layout from which the judges restore it.
 
 # %%
-# inline: essay/publish
-
-# %%
 unrestricted_kaggle_model = publish(
     run, actor / str(submitted), results_table(results), deadline.left + profile.closing_seconds
 )

@@ -84,13 +84,9 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
     values = {name: value for name, value in row.items() if name in known}
     for field in ("question", "answer", "trace"):
         value = values.get(field, "")
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        elif isinstance(value, int | float):
-            value = str(value)
-        if not isinstance(value, str):
+        if not isinstance(value, str | int | float):
             raise ValueError(f"{where}: {field!r} is {value!r}, which is no text.")
-        values[field] = value
+        values[field] = ("no", "yes")[value] if isinstance(value, bool) else str(value)
     values["choices"] = tuple(values.get("choices", ()))
     values["tests"] = tuple(values.get("tests", ()))
     return Example(**values)

@@ -564,22 +564,12 @@ def read_bundled(source: Source) -> Iterator[Example]:
             yield example
 
 
-def read_source(
-    source: Source,
-    *,
-    retry: Retry = Retry(),
-    longest: int | None = None,
-    workers: int = 1,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Example | str]:
-    """The rows of any source; where one cannot be used, the reason. See `read_hub`.
+def read_source(source: Source, **options: Any) -> Iterator[Example | str]:
+    """The rows of any source; where one cannot be used, the reason. Options: see `read_hub`.
 
     Raises:
       SourceDown: a public source stays down.
       FileNotFoundError: a bundled file is missing.
       ValueError: the rows are not what the source promises; names file and line, or columns.
     """
-    if source.adapter == "bundled":
-        return read_bundled(source)
-    return read_hub(source, retry=retry, longest=longest, workers=workers, clock=clock, sleep=sleep)
+    return read_bundled(source) if source.adapter == "bundled" else read_hub(source, **options)

@@ -47,11 +47,9 @@ def joined(before: tuple[Source, ...], new: tuple[Source, ...], where: str) -> t
       ValueError: the same rows are there under other settings.
     """
     new = tuple(source for source in new if source not in before)
-    for label in {source_label(source) for source in before} & {*map(source_label, new)}:
-        raise ValueError(
-            f'{where}, in the cell "Add your dataset": {label} is in the mixture already. Leave '
-            "it out, or change it in SOURCES."
-        )
+    if twice := {*map(source_label, before)} & {*map(source_label, new)}:
+        raise ValueError(f'{where}, in the cell "Add your dataset": {min(twice)} is in the mixture '
+                         "already. Leave it out, or change it in SOURCES.")  # fmt: skip
     return before + new
 
 

@@ -232,32 +232,8 @@ def save_again(folder: pathlib.Path, step: int, policy: nnx.Module) -> int:
     return last
 
 
-def require_fit(step: pathlib.Path, policy: nnx.Module) -> None:
-    """Raises ValueError if the adapter of a step has not the shape of the policy's."""
-
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        named = {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
-        return {name.removesuffix(".value"): tuple(x.shape) for name, x in named.items()}
-
-    metadata = ocp.StandardCheckpointer().metadata(step.resolve() / "model_params")
-    there, here = shapes(metadata.item_metadata), shapes(nnx.state(policy, nnx.LoRAParam))
-    other = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
-    if other:
-        name = other[0]
-        raise ValueError(
-            f"{step} does not fit this model and adapter: {name} is {there.get(name, 'missing')} "
-            f"there, {here.get(name, 'missing')} here ({len(other)} differ)."
-        )
-
-
 def restore_adapter(policy: nnx.Module, step: pathlib.Path) -> None:
-    """Loads the adapter of a step into the policy, by the same calls as the judges.
-
-    Raises:
-      ValueError: it is the adapter of another model, or of another rank or other modules.
-    """
-    require_fit(step, policy)
+    """Loads the adapter of a step into the policy, by the same calls as the judges."""
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         nnx.state(policy, nnx.LoRAParam),

@@ -139,11 +139,8 @@ class RunFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network file systems
-                warnings.warn(
-                    f"{self.path} is on a file system without locks ({error.strerror}): start no "
-                    "second run there.",
-                    stacklevel=2,
-                )
+                warnings.warn(f"{self.path} cannot be locked: start no second run there.",
+                              stacklevel=2)  # fmt: skip
                 return
             self._lock.close()
             raise RuntimeError(

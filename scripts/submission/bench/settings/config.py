@@ -378,15 +378,11 @@ def run_asked_for(
         )
     seed = number(environment, "RUN_SEED", int) or 0
     if seed >= 2**32:
-        raise ValueError(
-            f"RUN_SEED={seed} repeats the draws of {seed % 2**32}: seeds end at {2**32 - 1}."
-            f"{PARAMETERS}"
-        )
+        raise ValueError(f"RUN_SEED={seed} repeats the draws of {seed % 2**32}.{PARAMETERS}")
     publish_as = environment.get("PUBLISH_AS", "")
     if publish_as and not re.fullmatch(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][A-Za-z0-9-]*", publish_as):
         raise ValueError(
-            f"PUBLISH_AS={publish_as!r} is not a Kaggle model: 'user/model', of letters, digits "
-            f"and dashes.{PARAMETERS}"
+            f"PUBLISH_AS={publish_as!r} is not a Kaggle model, user/model.{PARAMETERS}"
         )
     resume = pick(
         "RESUME", environment.get("RESUME", ""), {"": None, "0": False, "1": True}, PARAMETERS

@@ -11,7 +11,8 @@ from kagglehub import models
 
 from conftest import moved
 from submission.bench.run import checkpoints
-from submission.essay import profiles, publish
+from submission.bench.show import publish
+from submission.essay import profiles
 
 RUN = profiles.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "cpu")
 
