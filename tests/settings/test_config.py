@@ -42,7 +42,7 @@ def test_a_seed_that_would_repeat_another_is_refused():
     "name", ["gemma", "a/b/c", "user/", "/model", "us er/model", "user/m.odel"]
 )
 def test_what_cannot_be_a_model_on_kaggle_is_refused_before_anything_is_trained(name):
-    with pytest.raises(ValueError, match=r"PUBLISH_AS=.* is no Kaggle model"):
+    with pytest.raises(ValueError, match=r"PUBLISH_AS=.* is not a Kaggle model"):
         profiles.read_run({"PUBLISH_AS": name}, "cpu")
 
 
