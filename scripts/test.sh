@@ -15,6 +15,6 @@ for argument in "$@"; do
 done
 case " $* " in
   *" tests/"*) chosen=() ;;  # what is named is run, slow or not
-  *) chosen+=(tests -n "$(nproc)" --dist loadfile) ;;
+  *) chosen+=(tests -n "$(nproc)" --dist loadfile --no-loadscope-reorder) ;;
 esac
 exec .venv/bin/python -m pytest -c tests/pytest.ini --rootdir . "${chosen[@]}" "${arguments[@]}"

@@ -41,6 +41,7 @@ def completions(engine, texts):
 # --- Forced lengths ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_forced_lengths_hold_in_both_engines_with_the_same_tokens(small, mesh):
     texts = [letter * 30 for letter in "abcd" for _ in range(2)]
     wanted = [1, 16, 7, 2, 16, 3, 11, 5]
@@ -54,6 +55,7 @@ def test_forced_lengths_hold_in_both_engines_with_the_same_tokens(small, mesh):
     assert len({tuple(t) for t in found["ours"]}) > 4
 
 
+@pytest.mark.slow
 def test_without_force_the_lengths_are_others(small, mesh):
     """The claim above would fail if nothing were forced; and the force ends with its block."""
     with benchmark_tools.forced_lengths([3, 3], eos_id=1, pad_id=0):

@@ -150,7 +150,7 @@ def chi_square(counts, shares):
     return ((observed - wanted) ** 2 / wanted).sum() / (len(wanted) - 1), len(wanted) - 1
 
 
-@pytest.mark.parametrize("family", ["gemma_2", "gemma_3"])
+@pytest.mark.parametrize("family", [pytest.param("gemma_2", marks=pytest.mark.slow), "gemma_3"])
 def test_tokens_are_drawn_as_the_model_says(request, family, tokenizer, mesh, questions):
     """First tokens, and second ones given the most frequent first."""
     policy = request.getfixturevalue(family)

@@ -249,6 +249,7 @@ def test_the_schedule_is_exactly_as_long_as_the_stage():
     assert 0.1 < float(rate(99)) < 0.11
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_step_is_the_one_that_is_asked_for(make_policy, mesh):
     """Half the rate, half the first update: Adam's first step is the rate times a sign."""
     moves = []

@@ -267,6 +267,7 @@ def test_an_adapter_that_is_not_finite_is_not_saved(sft_with, monkeypatch):
         sft_with()
 
 
+@pytest.mark.slow
 def test_five_bad_batches_in_a_row_stop_the_run_and_fewer_do_not(sft_with, monkeypatch, capsys):
     inputs = packing.packed_model_input
 
