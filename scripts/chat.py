@@ -116,9 +116,9 @@ def main(arguments: Sequence[str]) -> int:
             try:
                 say(speaker, question, options.temperature, options.seed + number)
             except ValueError as error:  # too long
-                if options.question:
-                    raise
                 print(error, file=sys.stderr)
+                if options.question:
+                    return 1
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -206,12 +206,13 @@ def save_tokenizer(folder: pathlib.Path, model_file: pathlib.Path) -> None:
     settings = {name: str(getattr(tokenizer, name)) for name in names}
     settings |= {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "add_eos_token": False}
     write(folder, {"tokenizer_config.json": settings})
-    pieces = json.loads((folder / "tokenizer.json").read_text())
+    path = folder / "tokenizer.json"
+    pieces = json.loads(path.read_text(encoding="utf-8"))
     bos, begin = tokenizer.bos_token, pieces["post_processor"]
     begin["single"].insert(0, {"SpecialToken": {"id": bos, "type_id": 0}})
     begin["pair"] = [*begin["single"], *begin["pair"][1:]]
     begin["special_tokens"][bos] = {"id": bos, "ids": [tokenizer.bos_token_id], "tokens": [bos]}
-    (folder / "tokenizer.json").write_text(json.dumps(pieces, ensure_ascii=False))
+    path.write_text(json.dumps(pieces, ensure_ascii=False), encoding="utf-8")
 
 
 def write(folder: pathlib.Path, files: Mapping[str, Any]) -> None:

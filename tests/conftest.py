@@ -79,6 +79,7 @@ def moved(policy, scale):
     return policy
 
 
+FACTS = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}  # that a save carries
 SMALL_GEMMA_2 = {
     "num_layers": 2,
     "num_embed": 640,

@@ -7,14 +7,13 @@ import re
 import chat
 import pytest
 
-from conftest import moved
+from conftest import FACTS, moved
 from submission.bench.policy import model
 from submission.bench.run import checkpoints
 from submission.bench.settings import config
 from submission.bench.show import evaluate
 
 LENGTHS = config.Lengths(prompt=48, completion=24)
-FACTS = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from tunix.models.gemma import params_safetensors as gemma2_reader
 from tunix.models.gemma3 import params_safetensors as gemma3_reader
 
-from conftest import moved, small_gemma_2
+from conftest import FACTS, moved, small_gemma_2
 from submission.bench.answers import prompts
 from submission.bench.run import checkpoints, run_folder
 from submission.essay import profiles
@@ -266,9 +266,8 @@ def test_keys_and_values_share_their_first_factor(policies):
 
 
 def test_from_the_command_line(make_policy, tmp_path, capsys):
-    facts = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
     actor = tmp_path / "run" / "checkpoints" / "actor"
-    checkpoints.write_step(actor, 7, moved(make_policy(), 0.05), None, facts)
+    checkpoints.write_step(actor, 7, moved(make_policy(), 0.05), None, FACTS)
     arguments = ["--profile", "tiny", "--checkpoint", str(tmp_path / "run")]
     assert export.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert f"{actor / '7'} is now" in capsys.readouterr().out
@@ -287,9 +286,8 @@ def run_with(make_policy, folder, **adapter):
     run = profiles.read_run(asked, "cpu")
     changed = dataclasses.replace(run.profile.adapter, **adapter)
     run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, adapter=changed))
-    facts = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
     checkpoints.write_step(
-        folder / "checkpoints" / "actor", 7, moved(make_policy(), 0.05), None, facts
+        folder / "checkpoints" / "actor", 7, moved(make_policy(), 0.05), None, FACTS
     )
     run_folder.write_json(folder / "run.json", run_folder.settings_of(run))
     return run

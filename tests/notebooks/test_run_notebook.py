@@ -63,6 +63,7 @@ def run(tmp_path, monkeypatch):
 def test_a_run_that_worked_leaves_its_notebook_and_exits_0(run, tmp_path, capsys):
     assert run() == 0
     assert (tmp_path / "out" / "submission.ipynb").exists()
+    assert (tmp_path / "out" / "report.html").stat().st_size > 0
     assert "| after GRPO | 1 | 1.000 |" in capsys.readouterr().out
 
 

@@ -257,10 +257,11 @@ def adapter_gradient(policy, example):
         num_generations=2, kl_loss_mode="low_var_kl", beta=0.04, vocabulary_chunk=20
     )
     algorithm.temperature = 0.7
-    found = nnx.grad(
-        lambda policy: grpo.chunked_grpo_loss(policy, example, algorithm, PAD, EOS)[0],
-        argnums=nnx.DiffState(0, nnx.LoRAParam),
-    )(policy)
+    _, found = value_and_gradients(
+        lambda policy: grpo.chunked_grpo_loss(policy, example, algorithm, PAD, EOS),
+        policy,
+        has_aux=True,
+    )
     return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(found)])
 
 

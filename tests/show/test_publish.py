@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from kagglehub import models
 
-from conftest import moved
+from conftest import FACTS, moved
 from submission.bench.run import checkpoints
 from submission.bench.show import publish
 from submission.essay import profiles
@@ -20,8 +20,7 @@ RUN = profiles.read_run({"PROFILE": "tiny", "PUBLISH_AS": "user/gemma-shows"}, "
 @pytest.fixture
 def step(make_policy, tmp_path):
     actor = tmp_path / "checkpoints" / "actor"
-    facts = {"stage": "grpo", "config": "x", "pace": {}, "state": {}}
-    checkpoints.write_step(actor, 60, moved(make_policy(), 0.05), None, facts)
+    checkpoints.write_step(actor, 60, moved(make_policy(), 0.05), None, FACTS)
     return actor / "60"
 
 
