@@ -21,6 +21,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+from tpu.plan import COLUMNS
 
 from submission.bench.answers import prompts
 from submission.bench.show import overview, pictures, plots, report
@@ -68,12 +69,18 @@ def unwrapped(text: str) -> str:
     )
 
 
+def hours_of(plan: Mapping[str, Any]) -> dict[str, float]:
+    """How the likely session is spent, in the reader's words."""
+    return {title: plan["hours_by_stage"][name] for name, title in COLUMNS.items()}
+
+
 def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """The text, as Markdown."""
     run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
     last, first = results["evaluation"]["after_grpo"], results["evaluation"]["stock"]
     gain = last["accuracy"] - first["accuracy_lenient"]
-    hours = ", ".join(f"{name} {length:.2f} h" for name, length in pictures.PLAN_HOURS.items())
+    hours = ", ".join(f"{name} {length:.2f} h" for name, length in hours_of(plan).items())
+    cautious = plan["cautious"]
     traps = "\n".join(f"{number}. {text}" for number, text in enumerate(TRAPS, 1))
     return f"""# Gemma, show your work
 
@@ -90,10 +97,11 @@ minutes: every score below is from there, and can be checked by anyone.
 
 ![](plan.png)
 
-{hours}. These are figures of the TPU's compiler, which was asked for the real programs
-(`scripts/preflight.py`), at half the speed that they allow: {plan["sft_tokens"] / 1e6:.0f} million
-tokens of SFT, then {plan["grpo_steps"]:,} updates with {plan["completions"]:,} completions. No TPU
-was at hand; nothing here was timed on one.
+{hours}. Least times are figures of the TPU's compiler, which was asked for the real programs
+(`scripts/preflight.py`). What share of that speed is reached, and all else, is assumed from what
+others published (`scripts/tpu/assumptions.py`): {plan["sft_tokens"] / 1e6:.0f} million tokens of
+SFT, then likely {plan["grpo_steps"]:,} updates with {plan["completions"]:,} completions, cautiously
+{cautious["completions"]:,}. No TPU was at hand; nothing here was timed on one.
 
 ## The prompt
 
@@ -185,11 +193,12 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     os.chdir(ROOT)  # the configuration's paths are relative to the repository
     results = json.loads(path.read_text())
-    text = writeup(results, json.loads((ROOT / "data" / "plan.json").read_text()))
+    plan = json.loads((ROOT / "data" / "plan.json").read_text())
+    text = writeup(results, plan)
     out.mkdir(parents=True, exist_ok=True)
     (out / "writeup.md").write_text(unwrapped(text))
     pictures.draw_idea(out / "idea.png")
-    pictures.draw_plan(pictures.PLAN_HOURS, out / "plan.png")
+    pictures.draw_plan(hours_of(plan), out / "plan.png")
     draw_cover(results, out / "cover.png")
     print(f"{out / 'writeup.md'}: {words(text)} of {MOST_WORDS} words")
     return 0 if words(text) <= MOST_WORDS else 1

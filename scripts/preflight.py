@@ -7,6 +7,10 @@ and what is computed (`tpu/cost.py`). Nothing is run, and no weight is made. Gem
 
     python scripts/preflight.py [--model gemma3_1b_it|gemma2_2b_it] [--topology v5e:2x4]
                                 [--json FILE] [--compare stock] [--programs NAME ...]
+    python scripts/preflight.py --plan-from FILE [--write]
+
+The second makes the plan anew from what the compiler said before, in seconds: after a change of
+the settings or of `tpu/assumptions.py`. FILE is one of `--json`, or `data/plan.json`.
 
 Exit code 1: something does not fit, or the plan does not end in time.
 """
@@ -22,13 +26,15 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import absl.logging
+from tpu import plan as tpu_plan
 from tpu.compile import Report, compiled, one_step
-from tpu.plan import describe, nine_hours
 from tpu.programs import PROGRAMS, make_target, run_for
 from tpu.stock import compare_with_stock
 from tpu.target import tpu_devices
 
 from submission.essay import profiles
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -45,11 +51,27 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
         print(reports[program], flush=True)
     found: dict[str, Any] = {"programs": [report.as_json() for report in reports.values()]}
     if len(reports) == len(PROGRAMS) and all(report.cost for report in reports.values()):
-        found["plan"] = nine_hours(target, reports)
-        print(describe(found["plan"]), flush=True)
+        found["plan"] = tpu_plan.nine_hours(
+            target.run,
+            target.mesh.size,
+            {name: report.cost.roofline_seconds for name, report in reports.items()},
+            {name: report.seconds_to_compile for name, report in reports.items()},
+        )
+        print(tpu_plan.describe(found["plan"]), flush=True)
     if options.compare:
         found["comparison"] = compare_with_stock(target, devices, options.programs)
     return found
+
+
+def plan_again(path: pathlib.Path, write: bool) -> int:
+    """The plan from an earlier one; returns the exit code."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    plan = found.get("plan", found)
+    plan = tpu_plan.made_again(run_for(plan["model"], None), plan)
+    print(tpu_plan.describe(plan))
+    if write:
+        tpu_plan.write(plan, ROOT / "data")
+    return 0 if plan["complete"] else 1
 
 
 def main() -> int:
@@ -64,10 +86,14 @@ def main() -> int:
     )
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--layers", type=int, help="only so many layers: quick, for a trial")
+    parser.add_argument("--plan-from", type=pathlib.Path, metavar="FILE", help="compile nothing")
+    parser.add_argument("--write", action="store_true", help="with it: data/plan.json and plan.md")
     options = parser.parse_args()
     absl.logging.set_verbosity(absl.logging.ERROR)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
+    if options.plan_from:
+        return plan_again(options.plan_from, options.write)
     devices = list(tpu_devices(options.topology))
     found = [check(name, devices, options) for name in options.model or models]
     results = {

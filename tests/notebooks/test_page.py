@@ -1,5 +1,6 @@
 """Tables, plots and the page to take away."""
 
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from matplotlib import image
 from notebooks import page as notebook_page
 
 import build_notebook
+from conftest import ROOT
 from submission.bench.answers.prompts import Example, parse
 from submission.bench.show import evaluate, pictures, plots, report
 
@@ -51,7 +53,7 @@ def histories(steps=40):
     grpo = [
         {
             "step": i, "seconds": 4.0, "rollout_seconds": 2.0, "reward_seconds": 0.5,
-            "tokens": 40 + i,
+            "update_seconds": 1.5, "tokens": 40 + i,
             **{name: float(value) for name, value in zip(names, rng.random(7), strict=True)},
         }
         for i in range(1, steps)
@@ -76,11 +78,6 @@ def test_a_save_on_the_way_that_is_submitted_is_named(results):
     told = report.results_table(results | {"submission": "after_sft"})
     assert "What is submitted is after SFT, saved again." in told
     assert "saved again" not in report.results_table(results)
-
-
-def test_where_the_time_of_a_step_goes_adds_up():
-    line = {"step": 1, "seconds": 4.0, "rollout_seconds": 2.0, "reward_seconds": 0.5}
-    assert plots.phases(line) == {"step": 1, "rollout": 2.0, "rewards": 0.5, "rest": 1.5}
 
 
 NOTHING_EARNED = [
@@ -109,8 +106,9 @@ def test_curves_are_drawn_however_short_a_stage_was(stages, tmp_path):
 
 
 def test_the_plan_of_the_picture_fills_the_session(tmp_path):
-    assert sum(pictures.PLAN_HOURS.values()) == pytest.approx(9.0, abs=0.02)
-    pictures.draw_plan(pictures.PLAN_HOURS, tmp_path / "plan.png")
+    hours = json.loads((ROOT / "data" / "plan.json").read_text())["hours_by_stage"]
+    assert sum(hours.values()) == pytest.approx(9.0, abs=0.02)
+    pictures.draw_plan(hours, tmp_path / "plan.png")
     pictures.draw_idea(tmp_path / "idea.png")
     assert all(image.imread(tmp_path / f"{x}.png").std() > 0.01 for x in ("plan", "idea"))
 

@@ -18,9 +18,9 @@ def make_step(log, step, planned=4, **numbers):
     log.end(step)
 
 
-def make_timed_steps(path, count, seconds, planned, **numbers):
+def make_timed_steps(path, count, seconds, planned, plan=None, **numbers):
     now = [0.0]
-    log = make_log(path, steps=planned, clock=lambda: now[0])
+    log = make_log(path, steps=planned, plan=plan, clock=lambda: now[0])
     for step in range(1, count + 1):
         log.begin(step, planned)
         now[0] += seconds
@@ -137,3 +137,38 @@ def test_slow_steps_are_shown_every_five_minutes(tmp_path, capsys):
     make_timed_steps(tmp_path, 100, seconds=22.0, planned=4000)
     shown = [int(line.split()[1].split("/")[0]) for line in capsys.readouterr().out.splitlines()]
     assert shown[:4] == [1, 15, 29, 43]
+
+
+PLAN = {"rollout": 8.1, "update": 10.0, "step": 20.7}
+
+
+def test_seconds_stand_beside_those_that_were_planned(tmp_path, capsys):
+    make_timed_steps(tmp_path, 3, 22.0, 3, plan=PLAN, rollout_seconds=9.8, reward_seconds=1.2)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert "planned" not in first  # that step compiles
+    for line in others:
+        assert "rollout 9.8 s (planned 8.1)  update 11.0 s (planned 10.0)" in line
+        assert "step 22.0 s (planned 20.7)" in line
+
+
+def test_without_a_plan_no_line_speaks_of_one(tmp_path, capsys):
+    make_timed_steps(tmp_path, 3, 22.0, 3, rollout_seconds=9.8)
+    assert "planned" not in capsys.readouterr().out
+
+
+def test_one_slow_step_does_not_hide_how_fast_the_others_are(tmp_path, capsys):
+    now = [0.0]
+    log = make_log(tmp_path, plan={"step": 2.0}, steps=9, clock=lambda: now[0])
+    for step, seconds in enumerate([90, 3, 3, 3, 60, 3, 3, 3, 3], 1):
+        log.begin(step, 9)
+        now[0] += seconds
+        log.end(step)
+    log.close()
+    assert capsys.readouterr().out.count("step 3.0 s (planned 2.0)") == 8
+
+
+def test_where_the_time_of_a_step_goes_adds_up(tmp_path):
+    make_timed_steps(tmp_path, 2, 4.0, 2, rollout_seconds=2.0, reward_seconds=0.5)
+    assert [line["update_seconds"] for line in read(tmp_path)] == [1.5, 1.5]
+    make_timed_steps(tmp_path, 1, 1.0, 1)  # SFT has no such parts
+    assert "update_seconds" not in read(tmp_path)[-1]

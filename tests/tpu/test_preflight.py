@@ -8,14 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from tpu import compile as tpu_compile
-from tpu import cost as compiled_cost
-from tpu import plan as tpu_plan
 from tpu import programs as tpu_programs
 from tpu import target as tpu_target
 from tunix.models.gemma import model as gemma2_lib
 from tunix.utils import sharding_utils
-
-from submission.essay import profiles
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,57 +86,6 @@ def test_the_compilers_words_for_out_of_memory_are_understood():
     assert tpu_compile.needed_gib(words) == 33.5
     with pytest.raises(ValueError, match="Not understood"):
         tpu_compile.needed_gib("The mesh has no axis 'fsdp'.")
-
-
-@pytest.fixture
-def plan_of(target):
-    """A plan from made-up roofline seconds."""
-
-    def make(**seconds):
-        def report(name):
-            moved = seconds.get(name, 0.1) * compiled_cost.HBM_BYTES_PER_SECOND
-            cost = compiled_cost.Cost(hbm_gib=1.0, flops=0.0, bytes=moved, collectives={})
-            return tpu_compile.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
-
-        return tpu_plan.nine_hours(target, {name: report(name) for name in tpu_programs.PROGRAMS})
-
-    return make
-
-
-def test_the_plan_can_be_recomputed_from_its_assumptions(plan_of):
-    plan = plan_of(decode=0.4, grpo_step=0.3)
-    said = plan["assumptions"]
-    seconds = said["roofline_seconds"]
-    rollouts = said["prompts_per_update"] / said["prompts_per_rollout"]
-    passes = said["prompts_per_update"] / said["prompts_per_pass"]
-    rollout = seconds["prefill"]
-    segment = (seconds["decode_first"] + seconds["decode"]) / 2
-    rollout += said["segments_per_rollout"] * (segment + said["join_seconds"])
-    update = rollouts * rollout + passes * (seconds["grpo_step"] + seconds["reference_log_probs"])
-    update = update / said["efficiency"] + said["host_seconds_per_update"]
-    assert update == pytest.approx(said["seconds_per_update"])
-    hours = plan["hours_by_stage"]
-    assert hours["grpo"] == pytest.approx(plan["grpo_steps"] * update / 3600, abs=1e-3)
-    per_update = said["prompts_per_update"] * said["completions_per_prompt"]
-    assert plan["completions"] == plan["grpo_steps"] * per_update
-    slots = said["sft_rows"] * said["sft_row_tokens"] * said["sft_slots_used"]
-    assert plan["sft_tokens"] == round(said["sft_steps"] * slots)
-    compiled = sum(said["seconds_to_compile"][n] * k for n, k in said["compiled_programs"].items())
-    assert hours["compilation"] == pytest.approx(compiled / 3600, abs=1e-3)
-    assert plan["total_hours"] == pytest.approx(sum(hours.values()), abs=1e-2)
-
-
-def test_the_plan_keeps_within_the_session_and_says_what_is_cut(plan_of):
-    fast, slow = plan_of(decode=0.5), plan_of(decode=20.0)
-    assert profiles.KAGGLE.grpo.steps > fast["grpo_steps"] > slow["grpo_steps"] > 0
-    for plan in (fast, slow):
-        assert plan["complete"]  # the warm start; the clock ends GRPO
-        assert plan["total_hours"] == pytest.approx(profiles.KAGGLE.hours, abs=1e-2)
-        reserve, said = plan["hours_by_stage"]["reserve"] * 3600, plan["assumptions"]
-        kept_back = said["seconds_kept_back"]
-        # What is left over is what the notebook keeps back, and less than one update more.
-        assert kept_back - 5 <= reserve <= kept_back + said["seconds_per_update"] + 5
-    assert not plan_of(sft_step=200.0)["complete"]
 
 
 def test_tunix_constrains_activations_inside_and_not_after():

@@ -170,6 +170,9 @@ KAGGLE = Profile(
     # A notebook that is started again does not compile again. (On CPUs it gains little.)
     compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
     hours=9.0,
+    # Seconds of the likely plan (`data/plan.json`), for the lines of progress. Other models have none.
+    planned={"gemma3_1b_it": {"sft": dict(step=1.4),
+                              "grpo": dict(rollout=7.5, update=11.1, step=20.7)}},
     closing_seconds=300.0,  # a session began before its first cell, and is killed on the minute
     remat=True,  # recompute activations in training
 )  # fmt: skip

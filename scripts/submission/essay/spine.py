@@ -90,7 +90,7 @@ if profile.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
-# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement: the TPU's compiler has compiled the programs of the run, and we assume half of the speed that it allows, plus three seconds an update for the host (`scripts/preflight.py`).
+# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement. The TPU's compiler says how fast each program can be at most. How much of that is reached, and how long everything else takes, is assumed from logs that others published of such sessions; `scripts/tpu/assumptions.py` names the source of each number. Where there is a plan, the lines of progress show it beside the seconds of the run.
 #
 # <!-- include: data/plan.md -->
 

@@ -13,7 +13,7 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,18 +65,21 @@ class StepLog:
         most_skipped: int = 5,
         lines: int = 8,
         listeners: Sequence[Callable[[dict[str, Any]], None]] = (),
+        plan: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A log that goes on after step `start`; what the file has beyond it is dropped."""
-        self.path, self.stage, self.shown = path, stage, shown
+        """A log that goes on after step `start`; what the file has beyond it is dropped.
+
+        `plan` has the seconds that a step and its parts should take, to be shown beside theirs.
+        """
+        self.path, self.stage, self.shown, self.plan = path, stage, shown, plan or {}
         self.most_skipped, self._every = most_skipped, max(1, steps // lines)
-        self._clock, self._start = clock, clock()
-        self._shown_at = self._start
-        self._listeners = list(listeners)
+        self._clock, self._listeners = clock, list(listeners)
+        self._start = self._shown_at = clock()
         self._values: dict[int, dict[str, list[Any]]] = {}
         self._began: dict[int, float] = {}
         self._planned: dict[int, int] = {}
-        self._ended: dict[int, float] = {}
+        self._ended: list[int] = []
         before = read_lines(path)
         self.history = [x for x in before if x["stage"] == stage and x["step"] <= start]
         others = [x for x in before if x["stage"] != stage]
@@ -105,9 +108,9 @@ class StepLog:
 
     def end(self, step: int) -> None:
         """A step is over. It is written when the next one is, or with `flush`."""
-        self._ended[step] = self._clock()
-        for earlier in sorted(s for s in self._ended if s < step):
-            self._write(earlier)
+        self._ended.append(step)
+        while len(self._ended) > 1:
+            self._write(self._ended.pop(0))
 
     def flush(self) -> None:
         """Writes every step that is over.
@@ -115,8 +118,8 @@ class StepLog:
         Raises:
           FloatingPointError: too many steps in a row were not finite.
         """
-        for step in sorted(self._ended):
-            self._write(step)
+        while self._ended:
+            self._write(self._ended.pop(0))
 
     def close(self) -> None:
         """Writes what is over; a step under way is dropped."""
@@ -129,14 +132,14 @@ class StepLog:
             name: float((np.sum if name in self.SUMMED else np.mean)(np.asarray(x, np.float64)))
             for name, x in found.items()
         }
-        end = self._began.get(step + 1, self._clock())
-        del self._ended[step]
         line: dict[str, Any] = {
             "stage": self.stage,
             "step": step,
-            "seconds": round(end - self._began.pop(step), 3),
+            "seconds": round(self._began.get(step + 1, self._clock()) - self._began.pop(step), 3),
             **{name: value for name, value in values.items() if math.isfinite(value)},
         }
+        if other := line.get("rollout_seconds", 0.0) + line.get("reward_seconds", 0.0):
+            line["update_seconds"] = max(0.0, line["seconds"] - other)
         bad = [name for name in self.MUST_BE_FINITE if not math.isfinite(values.get(name, 0.0))]
         if bad:
             line["skipped"] = 1
@@ -173,6 +176,9 @@ class StepLog:
         numbers = [f"{name} {line[name]:.3g}" for name in self.shown if name in line]
         recent = self.history[1:][-20:] or self.history  # the first one compiles
         seconds = [x["seconds"] for x in recent]
+        for name, planned in self.plan.items() if len(self.history) > 1 else ():
+            took = np.median([x.get(f"{name}_seconds", x["seconds"]) for x in recent])
+            numbers.append(f"{name} {took:.1f} s (planned {planned:.1f})")
         if "step_tokens" in line:
             tokens = sum(x.get("step_tokens", 0.0) for x in recent)
             numbers.append(f"{tokens / max(1e-9, sum(seconds)):,.0f} tokens/s")

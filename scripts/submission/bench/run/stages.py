@@ -116,7 +116,8 @@ class Stage:
           signs: what is wrong with the last lines of the log, and whether it is past a limit.
           score: how good the policy is by the last lines of the log, and the standard error.
         """
-        self.session, self.name, self.settings = session, name, settings
+        self.session, self.profile = session, session.run.profile
+        self.name, self.settings = name, settings
         self.deadline, self.shown, self.slack, self.state = deadline, shown, slack, state
         self.keep, self.always, self.updates_per_step = keep, always, updates_per_step
         self.saves = session.folder.checkpoints / subfolder
@@ -124,7 +125,6 @@ class Stage:
         self.saving_seconds = 0.0
         self.returns: list[int] = []  # steps after which it went back to a good save
         self._signs, self._warned, self._score = signs, [], score
-        self._saved: int | None = None
         self._schedule = make_schedule(settings.optimizer, settings.steps)
 
     def attach(self, trainer: Any, remat: bool) -> None:
@@ -151,11 +151,12 @@ class Stage:
             self.shown,
             steps=self.settings.steps,
             start=start,
-            most_skipped=self.session.run.profile.most_skipped,
+            most_skipped=self.profile.most_skipped,
             listeners=self.session.listeners,
+            plan=self.profile.planned.get(self.profile.model.name, {}).get(self.name),
         )
         self._step = start
-        self._saved = start * self.updates_per_step if start else None
+        self._saved: int | None = start * self.updates_per_step if start else None
         self._last_save = time.monotonic()
         accumulated = trainer.config.get_with_default("gradient_accumulation_steps", 1)
         trainer._train_steps = start * self.updates_per_step
@@ -171,13 +172,13 @@ class Stage:
 
     def rate(self) -> float:
         """The learning rate of the step under way."""
-        slower = self.session.run.profile.guards.slower ** len(self.returns)
+        slower = self.profile.guards.slower ** len(self.returns)
         return slower * float(self._schedule(self.pace.progress * self.settings.steps))
 
     @property
     def lost(self) -> bool:
         """Has it gone back to a good save more often than it may?"""
-        return len(self.returns) > self.session.run.profile.guards.returns
+        return len(self.returns) > self.profile.guards.returns
 
     def record(self, **numbers: Any) -> None:
         """Takes numbers of the step under way."""
@@ -220,7 +221,7 @@ class Stage:
             self.log.end(step)
             if self._gone_astray(step, policy, optimizer):
                 return False
-        late = time.monotonic() - self._last_save > 60 * self.session.run.profile.save_minutes
+        late = time.monotonic() - self._last_save > 60 * self.profile.save_minutes
         last = step >= self.settings.steps
         if not (force or late or last or step % self.settings.save_every == 0):
             return False
@@ -299,7 +300,7 @@ class Stage:
         self._warned = []
         print(
             f"{self.name} {step}: past the limit; back to the save of step {self._saved}, and on "
-            f"at {self.session.run.profile.guards.slower:g} of the learning rate"
+            f"at {self.profile.guards.slower:g} of the learning rate"
         )
         if self.lost:
             self.pace.ended = "it went astray again and again"

@@ -253,6 +253,7 @@ class Profile:
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
     prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
+    planned: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # seconds by model, stage
     sft_share: float = 0.3  # of the time that is left when SFT begins
     keep_checkpoints: int = 3
     save_minutes: float = 10.0  # a save is due after so long, as well as after `save_every` steps

@@ -59,22 +59,11 @@ def draw_idea(path: pathlib.Path | None = None) -> None:
     show(figure, path)
 
 
-# Hours by stage, as `scripts/preflight.py --model gemma3_1b_it` has planned them.
-PLAN_HOURS = {
-    "downloads and rows": 0.67,
-    "compiling": 0.64,
-    "SFT": 0.28,
-    "GRPO": 7.23,
-    "evaluation": 0.01,
-    "reserve": 0.16,
-}
-
-
 def draw_plan(hours: Mapping[str, float], path: pathlib.Path | None = None) -> None:
     """How a session is spent, as one bar."""
     figure, axis = plt.subplots(figsize=(10, 1.6), layout="constrained")
-    colours = ("#999999", "#DDDDDD", "#E69F00", "#0072B2", "#009E73", "#FFFFFF")
-    hatches, start = ("", "..", "//", "", "xx", ""), 0.0
+    colours = ("#999999", "#E69F00", "#DDDDDD", "#0072B2", "#009E73", "#FFFFFF")
+    hatches, start = ("", "//", "..", "", "xx", ""), 0.0
     for (name, length), colour, hatch in zip(hours.items(), colours, hatches, strict=True):
         label = f"{name}, {length:.2f} h"
         axis.barh(0, length, left=start, color=colour, hatch=hatch, edgecolor="black",

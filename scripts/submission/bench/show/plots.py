@@ -73,13 +73,6 @@ def draw_stack(axis: Any, lines: Lines, names: Mapping[str, str]) -> None:
     axis.legend(fontsize=8, ncols=len(found), loc="upper center")
 
 
-def phases(line: Mapping[str, Any]) -> dict[str, float]:
-    """Where the seconds of a GRPO step went."""
-    rollout, reward = line.get("rollout_seconds", 0.0), line.get("reward_seconds", 0.0)
-    rest = max(0.0, line["seconds"] - rollout - reward)
-    return {"step": line["step"], "rollout": rollout, "rewards": reward, "rest": rest}
-
-
 def plot_sft(lines: Lines, path: pathlib.Path) -> None:
     """The learning curve of the warm start; nothing where a recipe has none."""
     if not lines:
@@ -106,8 +99,9 @@ def plot_grpo(lines: Lines, path: pathlib.Path) -> None:
     axes[1, 1].set(title="length of a completion", ylabel="tokens, mean")
     draw_curves(axes[2, 0], lines, {"kl": "KL from the warm start", "entropy": "entropy"})
     axes[2, 0].set(title="KL and entropy", ylabel="nats per token")
-    kinds = {"rollout": "rollout", "rewards": "rewards", "rest": "reference, update, save"}
-    draw_stack(axes[2, 1], [phases(line) for line in lines[1:]], kinds)  # the first one compiles
+    kinds = {"rollout": "rollout", "reward": "rewards", "update": "reference, update, save"}
+    kinds = {f"{name}_seconds": label for name, label in kinds.items()}
+    draw_stack(axes[2, 1], lines[1:], kinds)  # the first one compiles
     axes[2, 1].set(title="where the time of a step goes", ylabel="seconds")
     for axis in axes.flat:
         axis.set_xlabel("step of GRPO")
