@@ -46,7 +46,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "scripts" / "submission"
 NOTEBOOK = ROOT / "submission.ipynb"
 DEFAULT_RECIPE = "warm_start_grpo"
-DIRECTIVE = re.compile(r"# (inline|install): (\S+)(?: \(recipes: ([\w, ]+)\))?")
+DIRECTIVE = re.compile(r"# inline: (\S+)(?: \(recipes: ([\w, ]+)\))?")
+INSTALL = "# install: requirements.txt"  # the line in whose place the pins are installed
 NOT_INSTALLED = "# --- Builds or runs the notebook"
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 FIRST_SCREEN = ROOT / "data" / "first_screen.md"
@@ -69,10 +70,9 @@ INSTALL_CELL = '''\
 import importlib.metadata
 import subprocess
 import sys
-import time
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-NOTEBOOK_START = time.monotonic()  # the session's clock runs from here
 PINS = """
 {pins}
 """
@@ -86,10 +86,25 @@ def is_installed(requirement: Requirement) -> bool:
 
 wanted = map(Requirement, " ".join(PINS.split()).split(", "))
 wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate()]
-missing = [f"{{pin.name}}{{pin.specifier}}" for pin in wanted if not is_installed(pin)]
+missing = {{pin.name: str(pin.specifier) for pin in wanted if not is_installed(pin)}}
+owners = importlib.metadata.packages_distributions()
+loaded = {{canonicalize_name(x) for module in [*sys.modules] for x in owners.get(module, [])}}
+stale_packages = globals().get("stale_packages", set()) | loaded.intersection(missing)
 if missing:
     print("installing", *missing)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)'''
+    pins = [name + version for name, version in missing.items()]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", *pins]
+    done = subprocess.run(pip, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(
+            "The packages could not be installed. Is the internet on? On Kaggle: 'Settings' > "
+            f"'Internet'. pip says:\\n{{done.stderr[-2000:]}}"
+        )
+if stale_packages:
+    raise RuntimeError(
+        f"{{', '.join(sorted(stale_packages))}}: this kernel had loaded another version before it "
+        "was installed. Restart the kernel ('Run' > 'Restart & clear cell outputs') and run again."
+    )'''
 
 
 class BuildError(Exception):
@@ -115,16 +130,15 @@ def install_source(path: pathlib.Path) -> str:
 def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[str, NotebookNode]]:
     """The cells of a chapter and of those it inlines, with the chapter each comes from."""
     for cell in read_chapter(name).cells:
-        first, _, rest = cell.source.strip().partition("\n")
-        directive = DIRECTIVE.fullmatch(first)
-        if directive and directive[1] == "install":
-            cell.source = f"{install_source(ROOT / directive[2])}\n{rest}".rstrip()
-        elif directive:
-            recipes = directive[3]
+        directive = DIRECTIVE.fullmatch(cell.source.strip().partition("\n")[0])
+        if directive:
+            inlined, recipes = directive.groups()
             if recipes is None or recipe in re.split(r",\s*", recipes):
-                yield from chapter_cells(directive[2], recipe, above)
-                above.append(directive[2])
+                yield from chapter_cells(inlined, recipe, above)
+                above.append(inlined)
             continue
+        if INSTALL in cell.source.splitlines():
+            cell.source = cell.source.replace(INSTALL, install_source(ROOT / "requirements.txt"))
         if cell.source.strip() == BENCH:
             yield BENCH, cell
             continue
@@ -292,7 +306,7 @@ def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
 def recipes_with_chapters() -> set[str]:
     """The recipes whose notebook has chapters that the default one has not."""
     found = (DIRECTIVE.fullmatch(cell.source.strip()) for cell in read_chapter("essay/spine").cells)
-    lists = (directive[3] for directive in found if directive and directive[3])
+    lists = (directive[2] for directive in found if directive and directive[2])
     return {name for names in lists for name in re.split(r",\s*", names)}
 
 

@@ -159,7 +159,7 @@ save is the submission.
 ## Reproduce it
 
 `bash scripts/run.sh` runs the notebook on a CPU; on Kaggle, attach
-`google/gemma-3/flax/gemma3-1b-it`, choose the TPU v5e-8, and *Run All*.
+`google/gemma-3/flax/gemma3-1b-it`, choose the TPU v5e-8, and *Save & Run All*.
 """
 
 

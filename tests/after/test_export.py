@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -228,6 +229,26 @@ def test_an_old_transformers_reads_the_same(old_transformers, exported, tokens, 
     assert found["prompt"] == "<bos>" + prompts.render_prompt("What is 17 + 25?")
     logits = torch_logits(transformers_model(folder), tokens[:16])
     assert np.abs(np.load(tmp_path / "out.npy") - logits).max() <= 1e-4
+
+
+CONVERTER = pathlib.Path(os.environ.get("LLAMA_CPP", "")) / "convert_hf_to_gguf.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CONVERTER.is_file(), reason="needs LLAMA_CPP, a folder of llama.cpp")
+@FAMILIES
+def test_llama_cpp_converts_it(exported, tmp_path, family):
+    pytest.importorskip("torch", reason=TORCH)
+    path = {"PYTHONPATH": str(CONVERTER.parent / "gguf-py")}
+    command = [sys.executable, str(CONVERTER), str(exported / family / "merged")]
+    made = tmp_path / "model.gguf"
+    done = subprocess.run(
+        [*command, "--outfile", str(made), "--outtype", "f32"],
+        env=os.environ | path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert made.read_bytes()[:4] == b"GGUF"
+    assert "Setting add_bos_token to True" in done.stderr
 
 
 def test_a_text_begins_with_bos_and_only_control_pieces_are_special(exported):

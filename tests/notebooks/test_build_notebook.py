@@ -1,11 +1,17 @@
+import importlib.metadata
 import os
+import pathlib
 import subprocess
 import sys
+import warnings
 
 import nbformat
 import pytest
 
 import build_notebook
+from conftest import ROOT
+
+PINS = (ROOT / "requirements.txt").read_text().splitlines()
 
 HEADINGS = [
     "Your overall training and evaluation strategy",
@@ -77,21 +83,116 @@ def test_no_chapter_import_is_left_and_no_other_machines_path():
     assert "/home/" not in build_notebook.dump(notebook)
 
 
-def test_the_first_code_cell_installs_the_pins_but_not_the_build_tools():
-    first = next(c for c in build_notebook.build().cells if c.cell_type == "code")
-    assert "google-tunix==0.1.7" in first.source
-    assert "jupytext" not in first.source
-    before = first.source.split("subprocess.run(")[0]
+def setup_cell():
+    cells = build_notebook.build().cells
+    return next(cell for cell in cells if "PINS =" in cell.source)
+
+
+def test_the_parameters_come_first_then_the_pins_but_not_the_build_tools():
+    code = [cell for cell in build_notebook.build().cells if cell.cell_type == "code"]
+    assert code[0].metadata["tags"] == ["parameters"]
+    assert code[1] == setup_cell()
+    assert "google-tunix==0.1.7" in code[1].source
+    assert "jupytext" not in code[1].source
+    before = code[1].source.split("subprocess.run(")[0]
     assert "import jax" not in before.replace("`import jax`", "")
-    assert first.metadata["_kg_hide-input"] is True
+    assert code[1].metadata["_kg_hide-input"] is True
 
 
-def test_the_first_cell_skips_what_is_installed():
-    first = next(c for c in build_notebook.build().cells if c.cell_type == "code")
-    result = subprocess.run(
-        [sys.executable, "-c", first.source], capture_output=True, text=True, check=True
-    )
-    assert "installing" not in result.stdout
+@pytest.fixture
+def start(monkeypatch):
+    """Runs the set-up's cell up to its imports, on a machine as described.
+
+    `found` are versions of packages other than those that are installed here, `loaded` modules
+    that the kernel has imported, `pip` what pip returns.
+    """
+    source = setup_cell().source.split("import absl.logging")[0]
+    version, commands = importlib.metadata.version, []
+    # What the cell sets is forgotten afterwards.
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+    monkeypatch.setattr(pathlib.Path, "glob", lambda *_: iter(()))
+
+    def run(found=(), loaded=(), pip=(0, ""), names=None, **environment):
+        found = dict(found)
+
+        def install(command, **_):
+            commands.append(command)
+            if not pip[0]:
+                found.clear()
+            return subprocess.CompletedProcess(command, pip[0], "", pip[1])
+
+        os.environ.update(environment)
+        with monkeypatch.context() as patched, warnings.catch_warnings():
+            patched.setattr(importlib.metadata, "version", lambda x: found.get(x) or version(x))
+            patched.setattr(subprocess, "run", install)
+            patched.setattr(sys, "modules", dict.fromkeys(loaded) | keep(sys.modules))
+            names = {"PROFILE": ""} if names is None else names
+            exec(source, names)
+        return names, commands
+
+    return run
+
+
+def keep(modules):
+    """The modules without those that a new kernel has not imported."""
+    pinned = {"jax", "numpy", "matplotlib", "datasets", "flax", "orbax", "tunix"}
+    return {name: x for name, x in modules.items() if name.split(".")[0] not in pinned}
+
+
+def test_what_is_installed_is_not_installed_again(start):
+    assert start()[1] == []
+
+
+def test_a_package_of_another_version_is_installed(start, capsys):
+    _, (command,) = start(found={"numpy": "2.3.0"})
+    assert command[-1] == next(pin for pin in PINS if pin.startswith("numpy=="))
+    assert capsys.readouterr().out == "installing numpy\n"
+
+
+@pytest.mark.parametrize("module", ["numpy", "matplotlib", "huggingface_hub", "tunix"])
+def test_a_package_that_the_kernel_has_loaded_already_is_named_until_it_is_restarted(start, module):
+    package = {"tunix": "google-tunix", "huggingface_hub": "huggingface-hub"}.get(module, module)
+    names = {"PROFILE": ""}
+    for _ in range(2):  # the cell run again helps nothing: the old one is still in memory
+        with pytest.raises(RuntimeError, match=f"^{package}: .*Restart the kernel"):
+            start(found={package: "0.1"}, loaded=[module], names=names)
+    start(loaded=[module])  # a new kernel
+
+
+def test_without_internet_the_message_names_the_setting(start):
+    with pytest.raises(RuntimeError, match=r"'Settings' > 'Internet'(.|\n)*No route to host"):
+        start(found={"jax": "0.9"}, pip=(1, "x" * 5000 + "No route to host"))
+
+
+def test_on_kaggle_without_a_tpu_it_stops_before_it_installs_anything(start):
+    kaggle = {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    with pytest.raises(RuntimeError, match=r"'Accelerator' > 'TPU v5e-8'.*PROFILE"):
+        start(found={"jax": "0.9"}, **kaggle)
+    start(names={"PROFILE": "tiny"}, **kaggle)
+    start(PROFILE="tiny", **kaggle)
+    assert start(TPU_PROCESS_ADDRESSES="local", **kaggle)[0]["shows_tpu"]
+    assert "JAX_PLATFORMS" not in os.environ
+
+
+def test_what_hangs_or_asks_on_such_machines_is_off(start):
+    start()
+    assert os.environ["JAX_PLATFORMS"] == "cpu"  # no TPU here
+    assert os.environ["HF_HUB_DISABLE_XET"] == "1"
+    assert os.environ["WANDB_MODE"] == "disabled"
+
+
+def test_the_clock_is_not_moved_by_the_first_cell_run_again(start):
+    names, _ = start()
+    began = names["NOTEBOOK_START"]
+    assert start(names=names)[0]["NOTEBOOK_START"] == began
+
+
+def test_no_cell_nests_an_event_loop():
+    """ipykernel 7 drops queued cells then; Orbax does it where uvloop is missing."""
+    source = "\n".join(c.source for c in build_notebook.build().cells if c.cell_type == "code")
+    assert "uvloop==" in source
+    for word in ("nest_asyncio", "run_until_complete", "asyncio.run", "run_forever"):
+        assert word not in source
 
 
 def test_chapters_are_inlined_in_order(chapters):

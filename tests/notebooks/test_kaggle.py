@@ -54,5 +54,4 @@ def test_the_client_would_refuse_a_wrong_one(push, tmp_path):
 
 
 def test_it_attaches_the_model_that_the_profile_names():
-    handle = profiles.KAGGLE.model.handle
-    assert METADATA["model_sources"][0].startswith(handle + "/")
+    assert METADATA["model_sources"] == [profiles.KAGGLE.model.handle]

@@ -90,6 +90,25 @@ def stock_greedy(policy, tokenizer, texts, **changes):
     return [tokens.tolist() for tokens in stock.generate(texts, chosen).tokens]
 
 
+def test_padding_is_never_drawn_however_likely_it_is():
+    """It would be left out of the loss, and the tokens behind it would have been drawn on it."""
+    pad, logits_BV = 0, jnp.log(jnp.array([[0.9, 0.02, 0.05, 0.03]] * 64))
+    for top_p, expected in ((None, {2}), (1.0, {1, 2, 3})):
+        drawn = decoding.draw(
+            logits_BV,
+            jax.random.key(0),
+            jnp.arange(64),
+            3,
+            decoding.Sampling(1.0, top_p, None),
+            pad,
+        )
+        assert set(drawn.tolist()) <= expected
+    free = decoding.draw(
+        logits_BV, jax.random.key(0), jnp.arange(64), 3, decoding.Sampling(1.0, 1.0, None), 1
+    )
+    assert 0 in free.tolist()  # as any other piece is
+
+
 # --- The same tokens as the stock sampler -----------------------------------------------------
 
 

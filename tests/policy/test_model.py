@@ -30,7 +30,7 @@ def test_the_path_is_the_one_that_kagglehub_returns(monkeypatch, tiny_folder):
     monkeypatch.setattr(kagglehub, "model_download", lambda h: asked.append(h) or str(tiny_folder))
     stock = dataclasses.replace(GEMMA_3, weights=TINY.weights)
     assert model.locate(stock, minutes=1) == tiny_folder
-    assert asked == ["google/gemma-3/flax/gemma3-1b-it"]
+    assert asked == ["google/gemma-3/flax/gemma3-1b-it/1"]
 
 
 def test_a_download_that_never_answers_is_given_up(monkeypatch):

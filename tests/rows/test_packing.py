@@ -214,7 +214,7 @@ def stock_inputs(example, length):
     }
 
 
-@pytest.mark.parametrize("family", ["gemma3", "gemma2"])
+@pytest.mark.parametrize("family", ["gemma3", pytest.param("gemma2", marks=pytest.mark.slow)])
 def test_the_loss_of_each_packed_token_is_that_of_its_example_alone(family, make_policy, mesh):
     """In Gemma 3 also where a row is longer than the window of local attention, here 64."""
     policy = make_policy() if family == "gemma3" else small_gemma_2(mesh, sliding_window_size=96)

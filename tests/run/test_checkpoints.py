@@ -256,3 +256,18 @@ def test_an_earlier_step_can_be_saved_again_as_the_last_one(steps, make_policy, 
     other = make_policy(seed=1)
     assert checkpoints.restore_submission(other, steps) == 5
     assert same(adapter(other), two_steps[1][2][0])
+
+
+def test_a_finished_run_keeps_the_optimizer_of_its_highest_step_alone(steps, restore, two_steps):
+    shutil.copytree(steps / "2", steps.with_name("sft") / "2")
+    checkpoints.drop_optimizers(steps.parent)
+    kept = {path.parent.parent.name for path in steps.parent.rglob("optimizer_state")}
+    assert kept == {"actor"}
+    assert (steps / "4" / "optimizer_state").is_dir()
+    facts, found, found_moments = restore(steps)
+    assert same(found, two_steps[1][4][0])
+    assert same(found_moments, two_steps[1][4][1])
+    shutil.rmtree(steps / "4")  # what is left of an earlier step still loads, and says so
+    facts, found, _ = restore(steps)
+    assert facts["step"] == 2
+    assert same(found, two_steps[1][2][0])

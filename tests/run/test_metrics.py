@@ -56,6 +56,21 @@ def test_tokens_and_times_of_the_parts_of_a_step_are_summed(tmp_path):
     assert (line["step_tokens"], line["rollout_seconds"], line["reward"]) == (200, 3.0, 0.5)
 
 
+def test_means_over_tokens_are_weighed_by_the_tokens_of_each_pass(tmp_path):
+    """The passes of an update are sorted by length: the mean of their means would be 1.4."""
+    log = make_log(tmp_path)
+    log.begin(1, 4)
+    log.add(1, kl=2.6, entropy=jnp.float32(0.5), loss=1.0, pass_tokens=jnp.int32(11_200))
+    log.add(1, kl=0.2, entropy=jnp.float32(1.5), loss=2.0, pass_tokens=jnp.int32(960))
+    log.end(1)
+    log.close()
+    (line,) = read(tmp_path)
+    assert line["kl"] == pytest.approx((2.6 * 11_200 + 0.2 * 960) / 12_160)
+    assert line["entropy"] == pytest.approx((0.5 * 11_200 + 1.5 * 960) / 12_160)
+    assert line["loss"] == 1.5
+    assert "pass_tokens" not in line
+
+
 def test_a_step_is_written_when_the_next_one_ends_or_when_asked(tmp_path):
     log = make_log(tmp_path)
     make_step(log, 1, loss=1.0)

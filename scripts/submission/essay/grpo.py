@@ -250,8 +250,9 @@ def chunked_grpo_loss(
     loss = mean(jnp.maximum(free_BC, clipped_BC))
     aux = {
         "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
-        "entropy": mean(entropy_BC),
+        "entropy": algo_core.masked_mean(entropy_BC, mask_BC),
         "kl": jnp.float32(0.0),
+        "tokens": jnp.sum(mask_BC),
     }
     if train_example.ref_per_token_logps is not None:
         # k3 has an exponential in it. Bounded after it, as by Tunix's `kl_clamp_value`, its

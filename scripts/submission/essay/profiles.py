@@ -44,10 +44,10 @@ STOCK_MODELS = {
     model.name: model
     for model in (
         StockModel(
-            "gemma3_1b_it", "gemma3", "gemma3-1b-it", handle="google/gemma-3/flax/gemma3-1b-it"
+            "gemma3_1b_it", "gemma3", "gemma3-1b-it", handle="google/gemma-3/flax/gemma3-1b-it/1"
         ),
         StockModel(
-            "gemma2_2b_it", "gemma2", "gemma2-2b-it", handle="google/gemma-2/flax/gemma2-2b-it"
+            "gemma2_2b_it", "gemma2", "gemma2-2b-it", handle="google/gemma-2/flax/gemma2-2b-it/1"
         ),
         StockModel(
             "gemma3_tiny_it", "gemma3", "gemma3-tiny-it", folder="data/tiny_gemma",
@@ -173,7 +173,7 @@ KAGGLE = Profile(
     # Seconds of the likely plan (`data/plan.json`), for the lines of progress. Other models have none.
     planned={"gemma3_1b_it": {"sft": dict(step=1.4),
                               "grpo": dict(rollout=7.5, update=11.1, step=20.7)}},
-    closing_seconds=300.0,  # a session began before its first cell, and is killed on the minute
+    closing_seconds=600.0,  # tables and plots, and 4 GB of outputs at 10 MB/s, if that counts
     remat=True,  # recompute activations in training
 )  # fmt: skip
 

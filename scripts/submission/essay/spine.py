@@ -17,27 +17,6 @@
 #
 # [Strategy](#Your-overall-training-and-evaluation-strategy) · [Data](#How-your-finetuning-dataset-is-created) · [Training](#Your-Tunix-finetuning-code) · [Results](#Results) · [Limits](#Other-things-you-want-the-judges-to-know)
 
-# %% tags=["folded", "setup"]
-# install: requirements.txt
-
-import os
-import pathlib
-import warnings
-
-# Where there is no TPU, JAX would look for one at length, and Tunix would ask for W&B.
-tpu_devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
-if not tpu_devices and not any(name.startswith(("TPU_", "KAGGLE_")) for name in os.environ):
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_PROJECT") else "disabled")
-# Tunix reads the mesh from `with mesh:` and from nowhere else.
-warnings.filterwarnings("ignore", r"`with mesh:` context manager", DeprecationWarning)
-warnings.filterwarnings("ignore", "IProgress not found")
-import absl.logging
-import jax
-from IPython.display import HTML, Markdown, display
-
-absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
-
 # %% tags=["parameters"]
 # What a run is told. An environment variable of the same name wins over a value here.
 PROFILE = ""  # "tiny" or "kaggle"; empty: kaggle on a TPU, else tiny
@@ -49,6 +28,38 @@ RESUME = ""  # "1": go on or fail, "0": start anew; empty: go on with an unfinis
 OUT = "outputs"
 START_FROM = ""  # for the recipe "continue": the folder of an earlier run
 PUBLISH_AS = ""  # "user/model": upload the result to Kaggle
+
+# %% tags=["folded", "setup"]
+import os
+import pathlib
+import time
+import warnings
+
+NOTEBOOK_START = globals().get("NOTEBOOK_START", time.monotonic())  # run again, it moves nothing
+tpu_devices = [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]
+shows_tpu = bool(tpu_devices) or any(name.startswith(("TPU_", "ISTPUVM")) for name in os.environ)
+on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+if on_kaggle and not shows_tpu and not (PROFILE or os.environ.get("PROFILE")):
+    raise RuntimeError(
+        "This session has no TPU: choose 'Settings' > 'Accelerator' > 'TPU v5e-8'. With "
+        'PROFILE = "tiny" in the cell above, the tiny Gemma is trained on what is here.'
+    )
+if not shows_tpu and not on_kaggle:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX would look for a TPU at length
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its downloads have hung for ever on such hosts
+# Tunix would ask for W&B.
+os.environ.setdefault("WANDB_MODE", "online" if os.environ.get("WANDB_PROJECT") else "disabled")
+# Tunix reads the mesh from `with mesh:` and from nowhere else.
+warnings.filterwarnings("ignore", r"`with mesh:` context manager", DeprecationWarning)
+warnings.filterwarnings("ignore", "IProgress not found")
+
+# install: requirements.txt
+
+import absl.logging
+import jax
+from IPython.display import HTML, Markdown, display
+
+absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every detail
 
 # %% [markdown]
 # ## Your overall training and evaluation strategy
@@ -81,7 +92,7 @@ asked = dict(PROFILE=PROFILE, MODEL=MODEL, RECIPE=RECIPE, MINUTES=MINUTES, RUN_S
              RESUME=RESUME, OUT=OUT, START_FROM=START_FROM, PUBLISH_AS=PUBLISH_AS)  # fmt: skip
 asked = {name: "" if value is None else str(value) for name, value in asked.items()}
 asked |= {name: os.environ[name] for name in asked if os.environ.get(name)}
-run = read_run(asked, jax.default_backend())
+run = read_run(asked, free_platform(shows_tpu))
 profile, lengths = run.profile, run.profile.lengths
 print(f"profile {profile.name}, model {run.model.name}, seed {run.seed}")
 print(f"recipe {run.recipe}: {RECIPES[run.recipe].about}")
@@ -90,7 +101,7 @@ if profile.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
-# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement. The TPU's compiler says how fast each program can be at most. How much of that is reached, and how long everything else takes, is assumed from logs that others published of such sessions; `scripts/tpu/assumptions.py` names the source of each number. Where there is a plan, the lines of progress show it beside the seconds of the run.
+# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement. The TPU's compiler says how fast each program can be at most; how much of that is reached, and all else, is assumed from logs of such sessions that others published (`scripts/tpu/assumptions.py` has the sources). The lines of progress show the planned seconds beside the run's.
 #
 # <!-- include: data/plan.md -->
 
@@ -179,10 +190,9 @@ profile = run.profile
 # Everything that can fail for a reason outside this notebook is tried before any training: the model's files and the rows above, the folder and the room on the disk here. LoRA's second factor starts at zero, so the policy begins as stock Gemma.
 
 # %%
-deadline = Deadline(NOTEBOOK_START + 60 * (run.minutes or 60 * profile.hours))
-deadline = deadline.before(profile.closing_seconds)
 require_parts(profile.rewards)
 folder = open_run_folder(run)
+deadline = session_deadline(run, folder, NOTEBOOK_START).before(profile.closing_seconds)
 CKPT_DIR = str(folder.checkpoints)
 memory_plan = plan_memory(run, jax.device_count())
 mesh = make_mesh(memory_plan.replicated)
@@ -301,6 +311,7 @@ print(told)
 display(HTML(samples_table(chosen, samples)))
 
 # %%
+drop_optimizers(folder.checkpoints)
 write_json(folder.results, results)
 close_boards(session.listeners)
 folder.release()

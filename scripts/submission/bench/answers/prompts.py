@@ -50,8 +50,7 @@ class Example:
 
     def columns(self) -> dict[str, Any]:
         """The fields as scalars: Tunix repeats ragged columns wrongly, so lists are JSON."""
-        values = dataclasses.asdict(self)
-        return values | {"choices": json.dumps(self.choices), "tests": json.dumps(self.tests)}
+        return vars(self) | {"choices": json.dumps(self.choices), "tests": json.dumps(self.tests)}
 
 
 def render_target(example: Example) -> str:

@@ -162,17 +162,23 @@ class Segment(NamedTuple):
 
 
 def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
-         sampling: Sampling) -> jax.Array:  # fmt: skip
-    """Token number `index` of each completion. Its key depends on call, row and index alone."""
+         sampling: Sampling, pad_id: int) -> jax.Array:  # fmt: skip
+    """Token number `index` of each completion. Its key depends on call, row and index alone.
+
+    Padding is never one: the loss would not count it, and the tokens behind it were drawn with it
+    in sight. In its place comes the best other token.
+    """
+    best_B = jnp.argmax(logits_BV.at[:, pad_id].set(-jnp.inf), axis=-1).astype(jnp.int32)
     if sampling.top_p is None:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        return best_B
 
     def one(logits_V: jax.Array, row: jax.Array) -> jax.Array:
         noise = jax.random.fold_in(jax.random.fold_in(key, row), index)
         token, _ = sampler_lib.sample_top_p(logits_V[None, None], noise, *sampling)
         return token[0]
 
-    return jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
+    token_B = jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
+    return jnp.where(token_B == pad_id, best_B, token_B)
 
 
 class Decoder:
@@ -244,7 +250,7 @@ class Decoder:
             for i, window in enumerate(self.windows)
         ]
         row_B = self._sharded(jnp.arange(P * generations, dtype=jnp.int32))
-        token_B = draw(spread(logits_PV), key, row_B, 0, sampling)
+        token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.pad_id)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)
         return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B)
@@ -279,7 +285,7 @@ class Decoder:
             seen = Seen(sequences.seen, step)
             hidden_B1D, cache = self._run(model, token_B1, position_B1, cache, seen)
             logits_BV = final_logits(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
-            token_B = draw(logits_BV, key, sequences.row, index + step, sampling)
+            token_B = draw(logits_BV, key, sequences.row, index + step, sampling, self.pad_id)
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))
             done_B = segment.done | self._ends(token_B)

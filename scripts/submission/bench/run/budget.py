@@ -1,7 +1,7 @@
 """The clock.
 
-A session is killed at its end, whatever it is doing. So there is one deadline, set when the
-notebook starts, and every stage gets a share of what is left. A stage is stopped in the only way
+A session is killed at its end, whatever it is doing. So there is one deadline, counted from where
+the session began, and every stage gets a share of what is left. A stage is stopped in the only way
 that Tunix knows: its iterator ends, and the trainer saves and returns.
 
 The **progress** of a stage runs from 0 to 1. A stage that is limited by steps counts the steps.
@@ -13,12 +13,18 @@ both reach their end in ten minutes as in nine hours.
 import collections
 import contextlib
 import dataclasses
+import os
 import signal
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
+
+import psutil
+
+from submission.bench.run.run_folder import RunFolder, read_json, write_json
+from submission.bench.settings.config import Run
 
 Item = TypeVar("Item")
 
@@ -47,6 +53,43 @@ class Deadline:
     def before(self, seconds: float) -> "Deadline":
         """The deadline of what has to end so many seconds earlier."""
         return dataclasses.replace(self, end=self.end - seconds)
+
+
+def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline:
+    """The end of the session, or of the minutes that were asked for, whichever comes first.
+
+    On Kaggle a session is as old as its first process, whatever its kernels have done since.
+    Elsewhere a run that goes on by itself keeps the clock of its first start, which its folder
+    remembers; `RESUME=1` gives it a new one.
+
+    Args:
+      run: has the minutes that were asked for.
+      folder: of the run.
+      first_cell: when the first cell ran, on the monotonic clock.
+
+    Raises:
+      RuntimeError: the time is over.
+    """
+    session, now = 3600 * run.profile.hours, time.monotonic()
+    asked, age = 60 * run.minutes if run.minutes else session, now - first_cell
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        started = time.time() - psutil.Process(1).create_time()
+        if age < started < session:  # an older one is not of this session
+            print(f"The session began {(started - age) / 60:.0f} minutes before the first cell.")
+            return Deadline(now + min(asked - age, session - started))
+        return Deadline(now + asked - age)
+    clock = folder.path / "clock.json"
+    began = time.time() - age
+    if folder.goes_on and not run.resume:
+        began = min(began, read_json(clock, {}).get("began", began))
+    write_json(clock, {"began": began})
+    left = began + asked - time.time()
+    if left <= 0:
+        raise RuntimeError(
+            f"The run in {folder.path} began {(asked - left) / 60:.0f} minutes ago, and its time "
+            "is over. RESUME=1 goes on with a new clock, RESUME=0 starts anew."
+        )
+    return Deadline(now + left)
 
 
 class Pace:

@@ -170,6 +170,18 @@ def remove_step(folder: pathlib.Path, step: int) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def drop_optimizers(checkpoints: pathlib.Path) -> None:
+    """Leaves a finished run one optimizer, its highest step's: the others would be uploaded."""
+    for folder in checkpoints.iterdir():
+        steps = checkpoint_steps(folder)
+        for step in steps[:-1] if folder.name == "actor" else steps:
+            place = folder / str(step)
+            facts = read_facts(place)
+            facts["digests"].pop("optimizer_state", None)
+            write_json(place / FACTS, facts)
+            shutil.rmtree(place / "optimizer_state", ignore_errors=True)
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in a line."""
     return (str(error) or type(error).__name__).splitlines()[0][:300]

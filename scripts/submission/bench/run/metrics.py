@@ -52,6 +52,7 @@ class StepLog:
 
     MUST_BE_FINITE = ("loss", "grad_norm")
     SUMMED = ("step_tokens", "rollout_seconds", "reward_seconds")
+    BY_TOKEN = ("kl", "entropy")  # means over the tokens of a pass, and passes differ in them
     LONGEST_SILENCE = 300.0  # seconds without a line of progress
 
     def __init__(
@@ -101,7 +102,8 @@ class StepLog:
     def add(self, step: int, **numbers: Any) -> None:
         """Takes numbers of a step that has begun; they may still be under way on a device.
 
-        Of several by one name the line has the mean, or the sum where that is what is meant.
+        Of several by one name the line has the mean, or the sum where that is what is meant;
+        `pass_tokens`, the tokens of each pass, weigh the means over tokens.
         """
         for name, number in numbers.items():
             self._values[step][name].append(number)
@@ -128,10 +130,13 @@ class StepLog:
 
     def _write(self, step: int) -> None:
         found = jax.device_get(dict(self._values.pop(step)))
-        values = {
-            name: float((np.sum if name in self.SUMMED else np.mean)(np.asarray(x, np.float64)))
-            for name, x in found.items()
-        }
+        tokens = found.pop("pass_tokens", None)
+        values = {}
+        for name, several in found.items():
+            numbers = np.asarray(several, np.float64)
+            weights = tokens if name in self.BY_TOKEN else None
+            summed = name in self.SUMMED
+            values[name] = float(numbers.sum() if summed else np.average(numbers, weights=weights))
         line: dict[str, Any] = {
             "stage": self.stage,
             "step": step,

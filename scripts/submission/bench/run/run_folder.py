@@ -128,6 +128,7 @@ class RunFolder:
         self.groups = self.path / "groups.jsonl"
         self.plots = self.path / "plots"
         self.fingerprint = ""
+        self.goes_on = False  # with what an earlier process has left
         self._lock: Any = None
 
     def lock(self) -> None:
@@ -182,6 +183,36 @@ class RunFolder:
         print(f"Older outputs are now in {aside.name}/.")
 
 
+ATTACHED = pathlib.Path("/kaggle/input")  # where outputs of earlier sessions are, read-only
+DEEPEST = 5  # folders down
+
+
+def attached_run(settings: Mapping[str, Any], path: pathlib.Path) -> bool:
+    """Copies the attached outputs of an unfinished run of these settings to `path`, if any are.
+
+    Of several the one that was saved last.
+    """
+    found = []
+    for name, folders, files in os.walk(ATTACHED):
+        place = pathlib.Path(name)
+        if len(place.relative_to(ATTACHED).parts) >= DEEPEST:
+            folders.clear()
+        unfinished = "run.json" in files and "results.json" not in files
+        if unfinished and read_json(place / "run.json", None) == settings:
+            found.append(place)
+    if not found:
+        return False
+    saved = max(found, key=lambda place: max(x.stat().st_mtime for x in place.rglob("*")))
+    # Contents alone: what is attached is read-only, and its copy must not be.
+    shutil.copytree(saved, path, copy_function=shutil.copyfile, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns(".lock", "clock.json", "run.json"))  # fmt: skip
+    for place in [path, *filter(pathlib.Path.is_dir, path.rglob("*"))]:
+        place.chmod(0o755)
+    write_json(path / "run.json", settings)  # last: without it, the copy is not whole
+    print(f"An unfinished run is attached: {saved} is copied to {path}.")
+    return True
+
+
 def open_run_folder(run: Run) -> RunFolder:
     """The locked folder of a run: a new one, or that of the same run, unfinished.
 
@@ -199,7 +230,8 @@ def open_run_folder(run: Run) -> RunFolder:
                 f"The run in {folder.path} is finished: there is nothing to resume. Unset RESUME "
                 "to start another one."
             )
-        goes_on = False
+        if run.resume is not False and before is None and attached_run(settings, folder.path):
+            before = settings
         if run.resume is not False and before is not None and not finished:
             changed = differences(before, settings)
             if changed and run.resume:
@@ -208,12 +240,12 @@ def open_run_folder(run: Run) -> RunFolder:
                     + "\n  ".join(changed)
                     + "\nResume it with its own, or unset RESUME to start anew."
                 )
-            goes_on = not changed
+            folder.goes_on = not changed
     except (RuntimeError, ValueError):
         folder.release()
         raise
     folder.fingerprint = fingerprint(settings)
-    if goes_on:
+    if folder.goes_on:
         print(f"An unfinished run is in {folder.path.name}/. It goes on where it was saved.")
     else:
         folder.move_aside()

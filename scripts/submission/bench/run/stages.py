@@ -185,7 +185,8 @@ class Stage:
         self.log.add(self._step, **numbers)
 
     def _report(self, loss: Any, aux: Any, grad_norm: Any) -> None:
-        beside = {name: aux[name] for name in ("kl", "entropy") if aux}
+        names = {"kl": "kl", "entropy": "entropy", "pass_tokens": "tokens"}
+        beside = {name: aux[of] for name, of in names.items() if aux}
         self.record(loss=loss, grad_norm=grad_norm, **beside)
 
     def steps(self) -> Iterator[int]:

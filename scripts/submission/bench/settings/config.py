@@ -259,7 +259,7 @@ class Profile:
     save_minutes: float = 10.0  # a save is due after so long, as well as after `save_every` steps
     guards: Guards = Guards()
     most_skipped: int = 5  # steps in a row that are not finite, after which the run stops
-    closing_seconds: float = 30.0  # for what comes after the last evaluation
+    closing_seconds: float = 30.0  # for what follows the last evaluation, uploads too
     remat: bool = False  # recompute activations in training
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0

@@ -1,0 +1,43 @@
+"""Chips that are there, and free.
+
+Where another process still holds the chips, as for half a minute after a kernel was killed, JAX
+goes on with the CPU and does not say so.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.extend
+
+
+def free_platform(
+    shown: bool,
+    seconds: float = 60.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """JAX's platform: if the machine shows a TPU, only once that is free.
+
+    Raises:
+      RuntimeError: JAX does not get the chips, after so many seconds.
+    """
+    shown = shown and "cpu" not in (jax.config.jax_platforms or "").split(",")[0]
+    end = clock() + seconds
+    while True:
+        try:
+            platform, why = jax.default_backend(), "JAX finds the CPU alone"
+        except RuntimeError as error:  # raised where the platforms are named
+            platform, why = "", str(error)
+            if not shown:
+                raise
+        if platform not in ("", "cpu") or not shown:
+            return platform
+        if clock() >= end:
+            raise RuntimeError(
+                f"This machine has a TPU, and after {seconds:g} s JAX cannot use it: {why}. Does "
+                "another process hold it? Restart the session; JAX_PLATFORMS=cpu does without."
+            )
+        print("waiting for the TPU's chips")
+        sleep(5.0)
+        jax.extend.backend.clear_backends()
