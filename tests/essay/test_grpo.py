@@ -157,7 +157,7 @@ def test_every_step_is_one_line_of_metrics(trained):
         *("stage", "step", "seconds", "loss", "grad_norm", "kl", "entropy", "learning_rate"),
         *("reward", "in_format", "right", "length", "flat_groups", "failed"),
         *("tokens", "step_tokens", "from_in_format", "from_right", "from_length"),
-        *("rollout_seconds", "reward_seconds"),
+        *("rollout_seconds", "reward_seconds", "update_seconds"),
     }
     assert all(set(line) == expected for line in lines)
     assert lines == report["history"]
