@@ -148,8 +148,9 @@ UNITS = """one thousand|twenty one|one thousand twenty one |a hundred and |twent
 minus |point one |dozen | million|1,|1 000 |1.|1|1 1/2 |1/2/|1^2^|1.2.3|1,234,|1e5e|0.(3)|10^|2*|1+
 1 %|$1|$|$$|$1$|€|½|²|⁺|<|</|>|<b>|<sup>|<answer>|<reasoning>|(|)|[|]|{|}|\\|\\frac|\\frac{1}{
 \\text{|\\boxed{|{1\\over 2}|\\cdot |sqrt(|√|*|**|**a**|_|_a_|a_|`|-|- |–|=|=1=|= 1 |- 1 - |→|=>|#|•
-1) |12/|.|,|, |;|!|?|…|'|"|’|: |a.|A. |x|x |a |the |is |is the |b is |because |not |is not |yes |no, 
-or |and |yes, but |a: b: |answer: |the answer is |it is |apples |i.e. |U.S.|10:30 |3 p.m. |&|~|____|
+1) |12/
+.|,|, |;|!|?|…|'|"|’|: |a.|A. |x|x |a |the |is |is the |b is |because |not |is not |yes |no, |or|
+and |yes, but |a: b: |answer: |the answer is |it is |apples |i.e. |U.S.|10:30 |3 p.m. |&|~|____|
 [x]| |é|confidence 9|def f(x):|    x""".replace("\n", "|").split("|")
 UNITS += [unit + "\n" for unit in ("", "x", "1. x", "    x", "- x")] + ["\t", "\u00ad", "```\n"]
 LEADS = ("", " ", "a ", "1", "$", "<", "\\", "-", "= ", "Yes, ", "the answer is ", "one thousand ")
