@@ -51,6 +51,10 @@ def test_a_right_program_is_right():
         "add = lambda a, b: a + b",
         "import operator\nadd = operator.add",
         f"{RIGHT}\nprint(add(1, 2))\nassert add(1, 1) == 2",
+        f"import os, pickle\nfrom subprocess import run\n{RIGHT}",
+        # A line inside brackets that stands further left than the rest, as in MBPP.
+        "def add(a, b):\n  res = (a + \n\tb)\n  return res",
+        "def add(a, b):\n    text = '''\n  a\n'''\n    return a + b",
         f"{RIGHT}\nif __name__ == '__main__':\n    add(input(), 1)",
     ],
 )
@@ -131,7 +135,7 @@ def test_the_expected_values_never_enter_the_child(monkeypatch):
     monkeypatch.setattr(code_answers, "run_calls", spy)
     tests = ("assert f(1) == 987654321", "assert sorted(f(2)) == sorted([987654321])")
     check_code("def f(x): return 1", tests)
-    assert seen == [("def f(x): return 1", ("f(1)", "f(2)"))]
+    assert seen == [(("def f(x): return 1",), ("f(1)", "f(2)"))]
 
 
 def value_passes(test, value):
@@ -192,6 +196,10 @@ def value_passes(test, value):
         ("assert math.isclose(f(1), 1.5, rel_tol=0.001)", 1.501),
         ("assert isclose(f(1), 1.5, abs_tol=0.1)", 1.45),
         ("assert math.isclose(1.5, f(1))", 1.5),
+        ("import math\nassert math.isclose(f(1), 1.5)", 1.5),
+        ("from math import isclose\nassert isclose(f(1), 1.5)", 1.5),
+        ("assert int(f(1)) == 2", 2.5),
+        ("assert float(f(1)) == 2.0", 2),
     ],
 )
 def test_a_test_takes_the_right_value(test, value):

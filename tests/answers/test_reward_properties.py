@@ -1,8 +1,13 @@
 """What holds for every completion, whatever stands in it."""
 
+import ast
 import concurrent.futures
+import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -134,7 +139,50 @@ KINDS = {
     "tags": "<answer>",
     "half tags": "< answer ",
     "fractions": "\\frac{1}{",
+    "number words": "one thousand twenty one ",
+    "more dots": ".",
 }
+
+# What patterns are made of, and what may lead into them.
+UNITS = """one thousand|twenty one|one thousand twenty one |a hundred and |twenty-|and a |two thirds
+minus |point one |dozen | million|1,|1 000 |1.|1|1 1/2 |1/2/|1^2^|1.2.3|1,234,|1e5e|0.(3)|10^|2*|1+
+1 %|$1|$|$$|$1$|€|½|²|⁺|<|</|>|<b>|<sup>|<answer>|<reasoning>|(|)|[|]|{|}|\\|\\frac|\\frac{1}{
+\\text{|\\boxed{|{1\\over 2}|\\cdot |sqrt(|√|*|**|**a**|_|_a_|a_|`|-|- |–|=|=1=|= 1 |- 1 - |→|=>|#|•
+1) |12/
+.|,|, |;|!|?|…|'|"|’|: |a.|A. |x|x |a |the |is |is the |b is |because |not |is not |yes |no, |or|
+and |yes, but |a: b: |answer: |the answer is |it is |apples |i.e. |U.S.|10:30 |3 p.m. |&|~|____|
+[x]| |é|confidence 9|def f(x):|    x""".replace("\n", "|").split("|")
+UNITS += [unit + "\n" for unit in ("", "x", "1. x", "    x", "- x")] + ["\t", "\u00ad", "```\n"]
+LEADS = ("", " ", "a ", "1", "$", "<", "\\", "-", "= ", "Yes, ", "the answer is ", "one thousand ")
+
+
+def slowest(example, length=20_000):
+    """The longest time, in CPU seconds, over one completion of so many characters, and its text."""
+    found = (0.0, "")
+    for unit, lead, end in itertools.product(UNITS, LEADS, ("", "x")):
+        body = (lead + unit * (length // len(unit)))[: length - 60] + end
+        for text in (f"<reasoning>so</reasoning><answer>{body}</answer>", body)[: 1 if lead else 2]:
+            start = time.process_time()
+            score([(example, text)])
+            took = time.process_time() - start
+            if took > found[0]:  # once more: another process may have had the caches
+                start = time.process_time()
+                score([(example, text)])
+                took = min(took, time.process_time() - start)
+            found = max(found, (took, text[:80] + text[-40:]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(ROWS)))
+def test_no_text_of_20_000_characters_takes_long(number):
+    """In a process of its own: no thread gets a turn while a pattern is at work."""
+    code = f"import test_reward_properties as t; print(t.slowest(t.ROWS[{number}]))"
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True,
+        timeout=300, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout  # fmt: skip
+    assert ast.literal_eval(told)[0] < 0.2, told  # 0.05 on a machine with nothing else to do
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -145,9 +193,9 @@ def test_time_grows_no_faster_than_the_length(name, example):
         text = f"<reasoning>{body}</reasoning><answer>{body}</answer>"
         times = []
         for _ in range(3):
-            start = time.thread_time()
+            start = time.process_time()  # of all threads: a part is scored in one of its own
             score([(example, text)])
-            times.append(time.thread_time() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     # Sixteen times the length: twice sixteen times the time is borne, and a floor for noise.

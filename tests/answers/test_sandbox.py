@@ -92,9 +92,22 @@ def test_the_named_modules_are_there(module):
 
 def test_every_module_of_the_list_can_be_imported_behind_the_fences():
     scope = {}
-    exec(sandbox.FENCING.split("def import_named")[0], scope)
+    exec(sandbox.FENCING.split("class Absent")[0], scope)
     program = "".join(f"import {name}\n" for name in sorted(scope["MODULES"] - {"__future__"}))
     assert run_calls(program, ["1"]).values == (1,)
+
+
+def test_a_module_that_cannot_be_had_may_be_imported_but_not_used():
+    imports = "import pickle, subprocess as s\nfrom socket import socket\nimport plistlib\n"
+    program = imports + "def f(x): return x + 1\ndef g(): return s.run('ls')\n"
+    assert run_calls(program, ["f(1)"]).values == (2,)
+    assert run_calls(program, ["g()"]).problem == "call 1 raised PermissionError"
+    assert "the program raised" in run_calls("import numpy", ["1"]).problem
+
+
+def test_of_several_readings_the_first_that_compiles_is_run():
+    assert run_calls(["def f(:", "def f(): return 2", "def f(): return 3"], ["f()"]).values == (2,)
+    assert run_calls(["def f(:", "x ="], ["f()"]).problem == "the program raised SyntaxError"
 
 
 def test_threads_and_sleep_and_dates_work_behind_the_fences():
@@ -168,13 +181,13 @@ def test_calls_share_one_module_that_is_not_main():
         ("import os; os._exit(0)", "the program ended without a report"),
         ("def f(): raise SystemExit", "call 1 raised SystemExit"),
         ("def f(): return f()", "call 1 raised RecursionError"),
-        ("def f(): return (1 for x in iter(int, 1))", "call 1 gave more than 65536 bytes"),
+        ("def f(): return (1 for x in iter(int, 1))", "call 1 gave more than 1048576 bytes"),
         ("def f(): return (1/0 for x in [1])", "call 1 raised ZeroDivisionError"),
         ("def f(): return iter(int, 1)", "call 1 gave a value of the unsupported type callable_it"),
         ("def f(): return f", "call 1 gave a value of the unsupported type function"),
         ("def f(): return object", "call 1 gave a value of the unsupported type type"),
-        ("def f(): return [1] * 10**6", "call 1 gave more than 65536 bytes"),
-        ("def f(): return 'x' * 10**6", "call 1 gave more than 65536 bytes"),
+        ("def f(): return [1] * 10**7", "call 1 gave more than 1048576 bytes"),
+        ("def f(): return 'x' * 10**7", "call 1 gave more than 1048576 bytes"),
         ("def f(): return 1 << 10**6", "call 1 gave an integer of more than"),
         ("def f():\n x = []\n x.append(x)\n return x", "call 1 gave a value nested more than 30"),
         ("def f(): return input()", "call 1 raised EOFError"),

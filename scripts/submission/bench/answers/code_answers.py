@@ -174,7 +174,24 @@ def product(left: Any, right: Any) -> Any:
 
 AROUND: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (set, frozenset, sorted, tuple, list, dict, len, round, sum, min, max, abs, bool, str)
+    for f in (
+        set,
+        frozenset,
+        sorted,
+        tuple,
+        list,
+        dict,
+        len,
+        round,
+        sum,
+        min,
+        max,
+        abs,
+        bool,
+        str,
+        int,
+        float,
+    )
 }
 Step = tuple[Callable[..., Any], tuple[Any, ...], tuple[tuple[str, Any], ...]]
 
@@ -299,6 +316,14 @@ def split_condition(node: ast.expr) -> tuple[ast.expr, Callable[[Any], bool]]:
     raise UnknownFormError(f"no known condition: {ast.unparse(node)[:80]}")
 
 
+def imports_math(node: ast.stmt) -> bool:
+    """Is this an import of `math`, or from it? What the tests need of it is known here."""
+    match node:
+        case ast.Import(names=[ast.alias(name="math")]) | ast.ImportFrom(module="math"):
+            return True
+    return False
+
+
 @functools.lru_cache(maxsize=4096)
 def read_test(test: str) -> CodeTest:
     """A test in MBPP's form.
@@ -313,7 +338,7 @@ def read_test(test: str) -> CodeTest:
     """
     try:
         match ast.parse(test.strip()).body:
-            case [ast.Assert(test=condition)]:
+            case [*before, ast.Assert(test=condition)] if all(map(imports_math, before)):
                 side, holds = split_condition(condition)
                 call, function, steps = split_call(side)
                 return CodeTest(call, function, steps, holds)
@@ -369,53 +394,47 @@ def fenced_blocks(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
     return blocks
 
 
-def without_indent(lines: Sequence[str]) -> str:
-    """The lines as one text at the left margin.
+def at_the_margin(lines: Sequence[str]) -> tuple[str, str]:
+    """The lines as one text at the left margin: as they are, and with the first line's indent back.
 
-    The first line may have lost the indent that all the others still have.
+    It may have been lost while all the others still have theirs.
 
-    >>> without_indent(["  x = 1", "  y = 2"]) == without_indent(["x = 1", "  y = 2"])
+    >>> at_the_margin(["x = 1", "  y = 2"])[1] == at_the_margin(["  x = 1", "  y = 2"])[0]
     True
     """
-    lines = itertools.dropwhile(lambda line: not line.strip(), lines)
-    text = textwrap.dedent("\n".join(lines))
-    first, _, rest = text.partition("\n")
-    indents = [re.match(r"[ \t]*", line)[0] for line in rest.split("\n") if line.strip()]
+    first, *rest = list(itertools.dropwhile(lambda line: not line.strip(), lines)) or [""]
+    indents = [re.match(r"[ \t]*", line)[0] for line in rest if line.strip()]
     lost = min(indents, key=len, default="")
-    opened = sum(map(first.count, "([{")) - sum(map(first.count, ")]}"))
-    if not lost or opened or first.endswith("\\") or '"""' in first or "'''" in first:
-        return text
-    # After a line that opens a block, an indent is the block's own, unless it gets smaller.
-    if first.partition("#")[0].rstrip().endswith(":") and lost == indents[0]:
-        return text
-    return textwrap.dedent(lost + text)
+    return tuple(textwrap.dedent("\n".join([start + first, *rest])) for start in ("", lost))
 
 
-def program_of(answer: str, names: Collection[str] = ()) -> str | None:
-    """The program in an answer: its Python blocks, or all of it; None if all blocks are others.
+def programs_of(answer: str, names: Collection[str] = ()) -> tuple[str, ...]:
+    """The program in an answer, in the ways in which it can be read; none if it has no Python.
+
+    It is the Python blocks, or all of the answer.
 
     Args:
       names: what the tests call; blocks after the last that defines one of them are left out.
 
-    >>> program_of("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
-    'x = 1'
-    >>> program_of("x = 1")
-    'x = 1'
-    >>> program_of("```js\\nx = 1\\n```") is None
-    True
+    >>> programs_of("Here it is:\\n```python\\nx = 1\\n```\\nDone.")
+    ('x = 1',)
+    >>> programs_of("x = 1"), programs_of("```js\\nx = 1\\n```")
+    (('x = 1',), ())
     """
     lines = answer.lstrip("\ufeff").replace("\xa0", " ").strip("\r\n").rstrip().split("\n")
     blocks = fenced_blocks(lines)
     if not blocks:
         if lines[0].strip().lower() in PYTHON:
             lines = lines[1:]
-        return without_indent(lines)
+        return tuple(dict.fromkeys(at_the_margin(lines)))
     tagged = [block for language, block in blocks if language in PYTHON]
-    programs = [without_indent(b) for b in tagged or [b for language, b in blocks if not language]]
+    programs = [at_the_margin(b) for b in tagged or [b for language, b in blocks if not language]]
     called = "|".join(map(re.escape, names))
     definition = re.compile(rf"^\s*(?:(?:def|class)\s+(?:{called})\b|(?:{called})\s*=)", re.M)
-    defining = [i for i, program in enumerate(programs) if names and definition.search(program)]
-    return "\n".join(programs[: defining[-1] + 1] if defining else programs) if programs else None
+    defining = [i for i, program in enumerate(programs) if names and definition.search(program[0])]
+    if defining:
+        programs = programs[: defining[-1] + 1]
+    return tuple(dict.fromkeys(map("\n".join, zip(*programs, strict=True))))
 
 
 def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) -> bool | None:
@@ -444,12 +463,12 @@ def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) 
     if len(answer) > LONGEST_PROGRAM:
         return False
     names = {case.function for case in cases}
-    program = program_of(answer, names)
-    if program is None or "\0" in program:
+    programs = programs_of(answer, names)
+    if not programs or "\0" in programs[0]:
         return False
-    if not all(re.search(rf"\b{re.escape(name)}\b", program) for name in names):
+    if not all(re.search(rf"\b{re.escape(name)}\b", programs[0]) for name in names):
         return False
-    outcome = run_calls(program, [case.call for case in cases], limits)
+    outcome = run_calls(programs, [case.call for case in cases], limits)
     if outcome.problem:
         return False
     return all(case.passes(value) for case, value in zip(cases, outcome.values, strict=True))

@@ -132,18 +132,22 @@ NUMBER_WORDS |= {f"{word}s" for word in NUMBER_WORDS}
 
 
 def number_grammar() -> str:
-    """The pattern of a number in words; groups: sign, whole, share, part, point, dozen."""
-    ones = "|".join(DIGIT_WORDS)
-    small = rf"(?:(?:{'|'.join(TENS)})(?:[ -](?:{ones}))?|{'|'.join(TEENS)}|{ones})"
-    group = rf"(?:(?:{small}|a)[ -]hundred(?:(?: and)? {small})?|{small})"
-    scaled = rf"(?:{group}|a) (?:thousand|million|billion|trillion)"
-    whole = rf"(?:{scaled}(?:(?:,| and)? (?:{scaled}|{group}))*|{group})"
+    """The pattern of a number in words; groups: sign, whole, share, part, point, dozen.
+
+    Each piece is atomic: words that were read are never read in another way, so the time is
+    linear in the text.
+    """
+    ones = rf"(?:{'|'.join(DIGIT_WORDS)})\b"
+    small = rf"(?>(?:{'|'.join(TENS)})\b(?:[ -]{ones})?|(?:{'|'.join(TEENS)})\b|{ones})"
+    group = rf"(?>(?:{small}|a)[ -]hundred\b(?:(?: and)? {small})?|{small})"
+    scaled = rf"(?>(?:{group}|a) (?:thousand|million|billion|trillion)\b)"
+    whole = rf"(?>{scaled}(?:(?:,| and)? (?:{scaled}|{group}))*|{group})"
     part = rf"(?:{'|'.join(PARTS)})s?"
     return (
         r"(?:(?P<sign>minus|negative) )?(?:"
         rf"(?:(?P<share>{whole}|an?)[ -])?(?P<part>{part}|halves)\b(?! an? (?:dozen|hundred|mil))"
         rf"|(?P<whole>{whole})(?: and (?P<share2>{whole}|an?)[ -](?P<part2>{part})\b"
-        rf"| point(?P<point>(?: (?:{ones})\b){{1,12}}))?(?P<dozen>[ -]dozen)?\b"
+        rf"| point(?P<point>(?: {ones}){{1,12}}))?(?P<dozen>[ -]dozen)?\b"
         r"|(?P<one_dozen>a dozen)\b)(?P<percent> per ?cent\b)?"
     )
 

@@ -104,7 +104,9 @@ SHAPE = re.compile(
     re.DOTALL,
 )
 TAG_LIKE = re.compile(
-    r"<\s*/?\s*(?:reasoning|answer)\s*/?\s*>|</?(?:reasoning|answer)\s[^<>\n]{0,40}>", re.IGNORECASE
+    r"<\s*+/?\s*+(?:reasoning|answer)\s*/?\s*>"
+    r"|</?(?:reasoning|answer)\s[^<>\n]{0,40}>",
+    re.IGNORECASE,
 )
 # Letters of other alphabets that look like those of the tags.
 LOOK_ALIKES = str.maketrans("аеоѕгпіαεορνιԝ", "aeosrniaeopviw")

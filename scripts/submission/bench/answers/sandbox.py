@@ -59,7 +59,7 @@ class Limits:
 
     seconds: float = 10.0  # wall clock, from before the child starts
     memory_bytes: int = 512 << 20  # of address space
-    output_bytes: int = 64 << 10  # of the report; what is printed goes nowhere
+    output_bytes: int = 1 << 20  # of the report; what is printed goes nowhere
     file_bytes: int = 1 << 20  # of one file, where files can be written at all
     files: int = 16  # open at the same time
     processes: int = 16  # and threads, beside those that the user has already
@@ -269,6 +269,19 @@ LATER = {
 }
 
 
+class Absent(type(sys)):
+    "Stands for a module that may be imported, but not used."
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return refuse_call
+
+
+def refuse_call(*_, **__):
+    raise PermissionError("the sandbox has no such module")
+
+
 def import_named(text):
     "Imports the modules of which the text has the name, while files can still be read."
     words = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
@@ -277,6 +290,9 @@ def import_named(text):
             __import__(module)
         if name == "random":
             sys.modules[name].seed(0)  # the same program gives the same values
+    for name in sys.stdlib_module_names.intersection(words) - MODULES - set(sys.modules):
+        if name[0] != "_":  # an unused import is no fault
+            sys.modules[name] = Absent(name)
 
 
 def set_limits(job, alone):
@@ -355,7 +371,7 @@ def work(job, folder, supervisor):
         os.dup2(null, number)
     os.closerange(4, 64)
     os.chdir(folder)
-    import_named(job["source"] + " ".join(job["calls"]))
+    import_named(" ".join(job["sources"] + job["calls"]))
     stands = []
     alone = "user" in job["fences"] and os.geteuid() == 0
     set_limits(job, alone)
@@ -456,6 +472,16 @@ def pieces(value, depth=0):
         raise Unreportable("a value of the unsupported type " + str(kind.__name__)[:100])
 
 
+def compiled(sources):
+    "The first of several readings of a program that is one."
+    for number, source in enumerate(sources, 1):
+        try:
+            return compile(source, "<solution>", "exec", dont_inherit=True)
+        except SyntaxError:
+            if number == len(sources):
+                raise
+
+
 def run(job, stands, write=os.write, leave=os._exit):
     "Runs the program, then the calls; reports what they gave."
     module = type(sys)("solution")
@@ -466,7 +492,7 @@ def run(job, stands, write=os.write, leave=os._exit):
     write(3, ("ready " + " ".join(stands) + "\n").encode())
     where = "the program"
     try:
-        exec(compile(job["source"], "<solution>", "exec", dont_inherit=True), module.__dict__)
+        exec(compiled(job["sources"]), module.__dict__)
         for number, call in enumerate(job["calls"], 1):
             where = "call " + str(number)
             value, encoded = eval(call, module.__dict__), []
@@ -591,7 +617,7 @@ def serve(job, stands):
     sys.path[:] = job["path"]
     space = {"__name__": "worker"}
     try:
-        exec(compile(job["source"], "<worker>", "exec", dont_inherit=True), space)
+        exec(compile(job["sources"][0], "<worker>", "exec", dont_inherit=True), space)
         answer = space["answer"]
     except BaseException as error:
         return say({"error": "the source failed: " + in_words(error)})
@@ -630,10 +656,10 @@ class Supervised:
     """
 
     def __init__(
-        self, source: str, calls: Sequence[str], limits: Limits, *, serve: bool = False
+        self, sources: Sequence[str], calls: Sequence[str], limits: Limits, *, serve: bool = False
     ) -> None:
         job = dict(
-            source=source,
+            sources=list(sources),
             calls=list(calls),
             serve=serve,
             seconds=FOR_EVER if serve else limits.seconds + END_SECONDS / 2,
@@ -710,14 +736,17 @@ class Supervised:
 DEFAULT_LIMITS = Limits()
 
 
-def run_calls(program: str, calls: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> Outcome:
+def run_calls(
+    program: str | Sequence[str], calls: Sequence[str], limits: Limits = DEFAULT_LIMITS
+) -> Outcome:
     """Runs a program in a child process and evaluates calls of what it defines.
 
     It returns at most one second after the limit, and nothing that the program has started is
     alive then. Can be used from several threads at once.
 
     Args:
-      program: Python source; runs as a module that is not `__main__`.
+      program: Python source, or several readings of one, of which the first that compiles is run,
+        as a module that is not `__main__`.
       calls: expressions, evaluated one after the other.
       limits: for everything together.
 
@@ -733,7 +762,7 @@ def run_calls(program: str, calls: Sequence[str], limits: Limits = DEFAULT_LIMIT
     'no report within 0.3 s'
     """
     until = time.monotonic() + limits.seconds
-    child = Supervised(program, calls, limits)
+    child = Supervised([program] if isinstance(program, str) else program, calls, limits)
     try:
         data, complete = child.receive(until, limits.output_bytes + 8 * len(calls) + 1000)
     finally:
@@ -816,7 +845,7 @@ class Worker:
 
     def start(self) -> None:
         """Starts the child and waits until its source has run."""
-        self.child = Supervised(self.source, (), self.limits, serve=True)
+        self.child = Supervised([self.source], (), self.limits, serve=True)
         self.finalizer = weakref.finalize(self, self.child.end)  # also at the interpreter's exit
         try:
             reply = self.reply(WORKER_START_SECONDS)

@@ -103,7 +103,7 @@ NEVER_LAST = (DETERMINERS - {"her", "his", "its"}) | {"and", "or", "but", "becau
 SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
 # Words, ends of sentences, and the marks of list items.
-TEXT_PIECE = re.compile(rf"{WORD}|[.!?…]+[\"'”’)\]]*(?=\s)|;\s|\n\s*[-*•–]?")
+TEXT_PIECE = re.compile(rf"{WORD}|(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s)|;\s|\n\s*+[-*•–]?")
 ITEM_MARKS = frozenset("-*•–")
 
 
