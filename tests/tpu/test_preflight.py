@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+import types
 
 import jax
 import jax.numpy as jnp
+import preflight
 import pytest
 from tpu import compile as tpu_compile
+from tpu import cost as compiled_cost
 from tpu import programs as tpu_programs
 from tpu import target as tpu_target
 from tunix.models.gemma import model as gemma2_lib
@@ -86,6 +89,21 @@ def test_the_compilers_words_for_out_of_memory_are_understood():
     assert tpu_compile.needed_gib(words) == 33.5
     with pytest.raises(ValueError, match="Not understood"):
         tpu_compile.needed_gib("The mesh has no axis 'fsdp'.")
+
+
+def test_a_plan_follows_from_what_was_compiled(devices, monkeypatch, capsys):
+    def made_up(name, *_):
+        cost = compiled_cost.Cost(hbm_gib=1.0, flops=0.0, bytes=0.1 * 819e9, collectives={})
+        return tpu_compile.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
+
+    monkeypatch.setattr(preflight, "compiled", made_up)
+    options = types.SimpleNamespace(layers=None, programs=list(tpu_programs.PROGRAMS), compare=None)
+    plan = preflight.check("gemma3_1b_it", devices, options)["plan"]
+    assert plan["chips"] == 8
+    assert plan["roofline_seconds"]["grpo_step"] == pytest.approx(0.1)
+    assert plan["seconds_to_compile"]["grpo_step"] == 30.0
+    assert plan["completions"] > plan["cautious"]["completions"] > 0
+    assert "cautious:" in capsys.readouterr().out
 
 
 def test_tunix_constrains_activations_inside_and_not_after():
