@@ -29,6 +29,7 @@ FREE_SETTINGS = (
     "keep_checkpoints",
     "save_minutes",
     "closing_seconds",
+    "planned",
 )
 
 
