@@ -30,8 +30,9 @@ from submission.bench.answers.prompts import (
     render_prompt,
     render_target,
 )
+from submission.bench.rows.hub import SourceDown
 from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
-from submission.bench.rows.reading import SourceDown, read_source
+from submission.bench.rows.reading import read_source
 from submission.bench.settings.config import CHECK_SECONDS, Lengths, MixtureShares, Source
 from submission.bench.settings.limits import within
 

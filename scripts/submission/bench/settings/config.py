@@ -50,7 +50,8 @@ class Source:
     checker: str = "open"
     weight: float = 1.0  # times its share in the mixture
     rows: int = 1_000_000  # keep no more than this many usable rows
-    minutes: float = 4.0  # read no longer than this, and go on with what there is
+    # Read no longer than this, and go on with what there is; the hub may ask to wait five.
+    minutes: float = 6.0
     licence: str = "Apache-2.0"
     on: bool = True
 
