@@ -10,7 +10,7 @@ import pytest
 import tasks
 from submission.bench.answers import checkers, prompts
 from submission.bench.answers.prompts import Example
-from submission.bench.rows import data, reading
+from submission.bench.rows import data, hub, reading
 from submission.bench.settings.config import Lengths, MixtureShares, Source
 
 
@@ -204,7 +204,7 @@ def down(rows, monkeypatch):
             yield from read(source, **settings)
             return
         yield from (Example(f"far {n}?", "1", "number") for n in range(rows))
-        raise reading.SourceDown("Could not read it. Is the internet on?")
+        raise hub.SourceDown("Could not read it. Is the internet on?")
 
     monkeypatch.setattr(data, "read_source", breaking)
 

@@ -115,6 +115,7 @@ def misfit(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool
 
 EARLY_LOOK = 20_000  # rows after which a source must have kept its minimum share
 SCANNERS = 4  # threads that read ahead from a large source
+FEW = 500  # rows, of sources that all broke off: others are added to fewer
 AHEAD = 32  # code rows whose reference programs may be waiting to be run
 
 
@@ -234,7 +235,7 @@ def load_source(
     at_most: int,
     clock: Callable[[], float],
 ) -> tuple[list[Example], SourceCount]:
-    """The usable rows of one source, and what became of the others.
+    """The usable rows of one source, and what became of the others, at the commit that was read.
 
     Raises:
       ValueError: less than `minimum_kept` of its rows can be used, or none.
@@ -242,10 +243,12 @@ def load_source(
     usable: list[Example] = []
     dropped: collections.Counter[str] = collections.Counter()
     trouble: list[str] = []
+    commits: list[str] = []
     most = row_filter.lengths.prompt + row_filter.lengths.completion  # tokens
     scan = dict(longest=CHARACTERS_PER_TOKEN * most, workers=SCANNERS)
     end = clock() + 60 * source.minutes
-    rows = read_source(source, clock=clock, **(scan if row_filter.needs_trace else {}))
+    scan = scan if row_filter.needs_trace else {}
+    rows = read_source(source, clock=clock, resolved=commits.append, **scan)
     judged = row_filter.judged(until_down(rows, trouble))
     with contextlib.closing(rows), contextlib.closing(judged):
         for example, reason in judged:
@@ -263,6 +266,8 @@ def load_source(
                 usable.append(example)
     if not trouble and clock() > end:  # the reader saw it first
         trouble.append(f"its {source.minutes:.1f} minutes were over")
+    if commits:
+        source = dataclasses.replace(source, revision=commits[0])
     count = SourceCount(source, len(usable), dict(dropped), "; ".join(trouble))
     # Of a source that was cut short, a few rows say nothing about the others.
     can_tell = not trouble or count.read * minimum_kept >= 1
@@ -298,7 +303,8 @@ def mix(groups: Mapping[str, Sequence[Example]], counts: Sequence[SourceCount],
         lost = "; ".join(str(count) for count in counts if not count.kept)
         raise RuntimeError(
             f"Only {left:.0%} of the mixture's weight could be read, less than {shares.least:.0%}. "
-            f"Not read: {lost}. Is the internet on? On Kaggle: 'Settings' > 'Internet'."
+            f"Not read: {lost}\nA folder that scripts/download_sft_datasets.py has prepared needs "
+            "no hub, nor does PROFILE=tiny."
         )
     numbers = {name: len(rows) for name, rows in found.items()}
     return Mixture(found, mixture_shares(numbers, weights, shares), tuple(counts))
@@ -309,6 +315,7 @@ def load_mixture(
     tokenizer: Any,
     lengths: Lengths,
     *,
+    fallback: Sequence[Source] = (),
     needs_trace: bool,
     minimum_kept: float,
     shares: MixtureShares = DEFAULT_SHARES,
@@ -323,6 +330,7 @@ def load_mixture(
       sources: in this order; of two rows that ask the same, the first stays.
       tokenizer: the model's own.
       lengths: token limits of prompt and completion.
+      fallback: read as well if all sources have broken off before there were enough rows.
       needs_trace: drop rows without a trace, or with a target over the limit.
       minimum_kept: share of a source's rows that must be usable.
       shares: exponent, cap, and how much of the weight must be reachable.
@@ -336,22 +344,48 @@ def load_mixture(
       RuntimeError: too many sources are down.
     """
     names = [source_label(source) for source in sources]
+    fallback = [source for source in fallback if source_label(source) not in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"The source {twice[0]} is in the mixture twice.")
     row_filter = RowFilter(tokenizer, lengths, needs_trace, keep_out)
     groups: dict[str, list[Example]] = {}
     counts: list[SourceCount] = []
     end = None if minutes is None else clock() + 60 * minutes
-    for name, source in zip(names, sources, strict=True):
+
+    def read(source: Source) -> None:
         if end is not None:
             left = max(0.0, (end - clock()) / 60)
             source = dataclasses.replace(source, minutes=min(source.minutes, left))
-        groups[name], count = load_source(
+        rows, count = load_source(
             source, row_filter, minimum_kept=minimum_kept, at_most=at_most, clock=clock
         )
+        groups[source_label(source)] = rows
         print(count)
         counts.append(count)
+
+    for source in sources:
+        read(source)
+    kept = sum(count.kept for count in counts)
+    if fallback and counts and all(count.trouble for count in counts) and kept < FEW:
+        others = ", ".join(map(source_label, fallback))
+        print(f"Of {', '.join(names)} only {kept} rows came. Others are added: {others}. They are "
+              "fewer and plainer; the format can be learned from them.")  # fmt: skip
+        for source in fallback:
+            read(source)
+        shares = dataclasses.replace(shares, least=0.0)
     return mix(groups, counts, shares)
+
+
+def what_was_read(rows: Mapping[str, Mixture]) -> list[dict[str, Any]]:
+    """For `results.json`: each source of which a stage has rows, its commit and licence, counts."""
+    return [
+        {
+            "stage": stage, "source": source_label(count.source), "location": count.source.location,
+            "commit": count.source.revision, "licence": count.source.licence,
+            "read": count.read, "kept": count.kept,
+        }
+        for stage, mixture in rows.items() for count in mixture.counts if count.kept
+    ]  # fmt: skip
 
 
 # **The stream.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which

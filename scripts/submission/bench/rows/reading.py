@@ -325,6 +325,7 @@ def read_hub(
     workers: int = 1,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    resolved: Callable[[str], None] = lambda commit: None,
 ) -> Iterator[Example | str]:
     """The rows of a public dataset, streamed, adapted, in an order that is always the same.
 
@@ -336,6 +337,7 @@ def read_hub(
         and their order do not depend on them.
       clock: seconds, for the minutes of the source.
       sleep: waits between attempts.
+      resolved: is told the commit that is read.
 
     Raises:
       SourceDown: the source stays down; also after some rows.
@@ -344,6 +346,8 @@ def read_hub(
     """
     patience = Patience(source, retry or Retry(), clock, sleep)
     revision = patience.trying(lambda: resolve_revision(source))
+    if revision != "local":
+        resolved(revision)
     if revision not in ("local", source.revision):
         print(f"{source.location}: {source.revision or 'main'} is at {revision}")
     opened = patience.trying(lambda: open_source(source, revision))

@@ -249,6 +249,7 @@ class Profile:
     generation: Generation
     chip: Chip
     hours: float  # the wall clock of a session
+    sft_fallback: tuple[Source, ...] = ()  # read as well if those of `sft_sources` are all down
     warm_start: str = "warm_start_grpo"  # the key of `sft_sources` that the recipe has chosen
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
