@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 import random
 import time
@@ -321,7 +322,7 @@ def load_mixture(
     shares: MixtureShares = DEFAULT_SHARES,
     keep_out: Sequence[Example] = (),
     at_most: int = 1_000_000,
-    minutes: float | None = None,
+    minutes: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> Mixture:
     """The usable rows of all sources and their shares; prints what was dropped, and why.
@@ -350,16 +351,14 @@ def load_mixture(
     row_filter = RowFilter(tokenizer, lengths, needs_trace, keep_out)
     groups: dict[str, list[Example]] = {}
     counts: list[SourceCount] = []
-    end = None if minutes is None else clock() + 60 * minutes
+    end = clock() + 60 * minutes
 
     def read(source: Source) -> None:
-        if end is not None:
-            left = max(0.0, (end - clock()) / 60)
-            source = dataclasses.replace(source, minutes=min(source.minutes, left))
-        rows, count = load_source(
+        left = max(0.0, (end - clock()) / 60)
+        source = dataclasses.replace(source, minutes=min(source.minutes, left))
+        groups[source_label(source)], count = load_source(
             source, row_filter, minimum_kept=minimum_kept, at_most=at_most, clock=clock
         )
-        groups[source_label(source)] = rows
         print(count)
         counts.append(count)
 
@@ -424,9 +423,6 @@ def mixed_forever(mixture: Mixture, seed: int) -> Iterator[Example]:
 
 def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """A batch for Tunix's learner: `prompts` and the fields of `Example`, one array each."""
-    columns = {name: [] for name in examples[0].columns()}
-    for example in examples:
-        for name, value in example.columns().items():
-            columns[name].append(value)
-    arrays = {name: np.array(values) for name, values in columns.items()}
+    rows = [example.columns() for example in examples]
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return {"prompts": np.array([render_prompt(e.question) for e in examples]), **arrays}

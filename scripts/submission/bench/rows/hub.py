@@ -30,6 +30,7 @@ class SourceDown(RuntimeError):  # noqa: N818 - it is a state, and the name is r
 
 
 ASK_AGAIN = (408, 429, 500, 502, 503, 504)  # answers after which it is worth asking again
+TOKEN = "It is HF_TOKEN: a secret on Kaggle ('Add-ons' > 'Secrets'), else in the environment."
 LONGEST_STATED = 300  # seconds; the hub counts requests in windows of five minutes
 # What may fail, and be tried again: the network, the hub, a file that came in pieces. A
 # RuntimeError too: one thread closes the client's connections while another uses them.
@@ -110,36 +111,6 @@ def answer_behind(error: BaseException | None) -> tuple[BaseException | None, in
     return error, answer.status_code, min(LONGEST_STATED, max(seconds)) + 1 if max(seconds) else 0
 
 
-def is_refused(error: BaseException | None, status: int) -> bool:
-    """Is it no use asking again?"""
-    unknown = (
-        huggingface_hub.errors.RepositoryNotFoundError,  # also one that is gated
-        huggingface_hub.errors.RevisionNotFoundError,
-    )
-    return isinstance(error, unknown) or status in (401, 403)
-
-
-def remedy(source: Source, error: BaseException | None, status: int) -> str:
-    """What helps against a failure, by what was seen of it."""
-    if is_refused(error, status):
-        return (
-            f"The hub shows no public dataset {source.location!r} at {source.revision or 'main'!r}."
-            " Correct it in SOURCES, or switch the source off. If it is gated, accept its terms "
-            "on the hub and give a token that may read it, as HF_TOKEN: a secret on Kaggle, else "
-            "in the environment."
-        )
-    if status == 429:
-        return (
-            "The hub limits what an address may ask for. A token raises the limit: HF_TOKEN, as a "
-            "secret on Kaggle ('Add-ons' > 'Secrets'), else in the environment."
-        )
-    if status in ASK_AGAIN:
-        return "That is trouble of the hub's own: start again later."
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return "Is the internet on? On Kaggle: 'Settings' > 'Internet'. PROFILE=tiny needs none."
-    return "The connection is slow, or breaks: start again later."
-
-
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When to try again, and when to give up."""
@@ -150,14 +121,6 @@ class Retry:
     first_wait: float = 1.0  # seconds after the first failure; doubled after each other
     longest_wait: float = 30.0  # seconds
     stall: float = 60.0  # seconds without a batch, after which a read has failed
-
-    def wait(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row.
-
-        >>> [Retry().wait(failures) for failures in (1, 2, 3, 9)]
-        [1.0, 2.0, 4.0, 30.0]
-        """
-        return min(self.longest_wait, self.first_wait * 2 ** (failures - 1))
 
 
 @dataclasses.dataclass
@@ -183,6 +146,28 @@ class Patience:
         self.rows += rows
         self.failures *= not rows
 
+    def verdict(self, error: BaseException | None, status: int) -> tuple[int, str]:
+        """After how many failures such as this one the source is down, and what helps then."""
+        unknown = (
+            huggingface_hub.errors.RepositoryNotFoundError,  # also one that is gated
+            huggingface_hub.errors.RevisionNotFoundError,
+        )
+        if isinstance(error, unknown) or status in (401, 403):  # it is no use asking again
+            return 1, (
+                f"The hub shows no public dataset {self.source.location!r} at "
+                f"{self.source.revision or 'main'!r}. Correct it in SOURCES, or switch the source "
+                f"off. If it is gated, accept its terms on the hub and give a token. {TOKEN}"
+            )
+        if status == 429:
+            return self.retry.refusals, f"A token raises the limit of the hub. {TOKEN}"
+        if status in ASK_AGAIN:
+            return self.retry.refusals, "That is trouble of the hub's own: start again later."
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return self.retry.attempts, (
+                "Is the internet on? On Kaggle: 'Settings' > 'Internet'. PROFILE=tiny needs none."
+            )
+        return self.retry.attempts, "The connection is slow, or breaks: start again later."
+
     def after(self, error: Exception) -> bool:
         """Waits after a failure; false if the minutes are over, and there are rows to go on with.
 
@@ -191,7 +176,8 @@ class Patience:
         """
         cause, status, stated = answer_behind(error)
         self.failures += not stated
-        wait = stated or self.retry.wait(self.failures)
+        doubled = self.retry.first_wait * 2 ** (self.failures - 1)
+        wait = stated or min(self.retry.longest_wait, doubled)
         where, minutes = self.source.location, f"{self.source.minutes:g} minutes"
         told = f"{type(error).__name__}: {cause or error}"
         if status:  # the client's own words for it go on and on
@@ -200,14 +186,14 @@ class Patience:
         if late and self.rows:
             print(f"{where}: {minutes} are over ({told})")
             return False
-        most = self.retry.refusals if status in ASK_AGAIN else self.retry.attempts
-        if late or self.failures >= most or is_refused(cause, status):
+        most, remedy = self.verdict(cause, status)
+        if late or self.failures >= most:
             seen = f"{self.failures} reads in a row have failed"
             if late:
                 seen = f"its {minutes} end before the next try, in {wait:g} s"
             raise SourceDown(
                 f"Could not read {where}: {seen}, after {self.rows} rows, the last with {told}\n"
-                + remedy(self.source, cause, status)
+                f"{remedy}"
             ) from error
         print(f"{where}: {told}; again in {wait:g} s{' as the hub asks' * bool(stated)}")
         self.sleep(wait)

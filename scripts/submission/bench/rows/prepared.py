@@ -95,18 +95,18 @@ def file_digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stage_identity(run: Run, stage: str) -> dict[str, dict[str, Any]]:
+def stage_identity(run: Run, stage: str) -> dict[str, Any]:
     """What decides which rows a stage gets, as JSON has it: the settings, and source by source.
 
     The weight, the minutes and the licence of a source do not.
     """
-    settings = {"lengths": dataclasses.asdict(run.profile.lengths), **stage_settings(run, stage)}
-    identity = {"settings": settings}
-    for source in stage_sources(run, stage):
-        fields = dataclasses.asdict(source)
-        for name in ("weight", "minutes", "licence", "on"):
-            del fields[name]
-        identity[source_label(source)] = fields
+    sources = {source_label(source): source for source in stage_sources(run, stage)}
+    lengths = dataclasses.asdict(run.profile.lengths)
+    identity = {"sources": list(sources), "lengths": lengths, **stage_settings(run, stage)}
+    for label, source in sources.items():
+        for name, value in dataclasses.asdict(source).items():
+            if name not in ("weight", "minutes", "licence", "on"):
+                identity[f"{name} of {label}"] = value
     return json.loads(json.dumps(identity))
 
 
@@ -117,16 +117,11 @@ def manifest_fault(manifest: Mapping[str, Any], run: Run, tokenizer: Any) -> str
     if manifest["tokenizer"] != tokenizer_digest(tokenizer):
         return f"its rows were counted with the tokenizer of {manifest['model']}, another one"
     for stage in STAGES:
-        there, here = manifest["stages"][stage]["asked"], stage_identity(run, stage)
-        if list(there) != list(here):
-            recipe = f"recipe {manifest['recipe']} of profile {manifest['profile']}"
-            return f"{stage} has {list(there)} there ({recipe}), {list(here)} here"
-        for name, fields in here.items():
-            for key, value in fields.items():
-                if there[name].get(key) != value:
-                    return (
-                        f"{stage}, {name}: {key} is {there[name].get(key)!r} there, {value!r} here"
-                    )
+        there = manifest["stages"][stage]["asked"]
+        for name, value in stage_identity(run, stage).items():
+            if there.get(name) != value:
+                made_for = f"recipe {manifest['recipe']} of profile {manifest['profile']}"
+                return f"{stage}: {name}: {there.get(name)} there ({made_for}), {value} here"
     return ""
 
 

@@ -9,7 +9,6 @@ clients' own time limits are per packet, so the limit that counts is here.
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import json
 import math
@@ -110,17 +109,10 @@ def resolve_revision(source: Source) -> str:
     return hub.dataset_info(source.location, revision=source.revision, timeout=10).sha
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A dataset whose files are known."""
+def open_source(source: Source, revision: str) -> tuple[list[str], datasets.IterableDataset | None]:
+    """The files of a source's split, local paths or hf:// addresses, in the order they are read.
 
-    source: Source
-    files: tuple[str, ...]  # local paths or hf:// addresses, in the order they are read
-    stream: datasets.IterableDataset | None  # for formats other than parquet, one file a shard
-
-
-def open_source(source: Source, revision: str) -> Opened:
-    """Finds the files of a source's split.
+    For formats other than parquet, also a stream, of which each file is a shard.
 
     Raises:
       ValueError: there is no such split; names those that there are.
@@ -138,10 +130,10 @@ def open_source(source: Source, revision: str) -> Opened:
         raise ValueError(
             f"{source.location}: no split {source.split!r}; there are {sorted(map(str, splits))}."
         )
-    files = tuple(map(str, splits[source.split]))
+    files = list(map(str, splits[source.split]))
     if all(file.endswith(".parquet") for file in files):
-        return Opened(source, files, None)
-    return Opened(source, files, builder.as_streaming_dataset(source.split))
+        return files, None
+    return files, builder.as_streaming_dataset(source.split)
 
 
 # **Parts.** A row group of a parquet file, or else a whole file, is a part. Several are read at
@@ -243,18 +235,20 @@ def parquet_parts(source: Source, path: str, first: int) -> Iterator[Callable]:
         yield lambda group=group: batches(group)
 
 
-def parts_of(opened: Opened, start: Place) -> Iterator[tuple[Place, Callable]]:
+def parts_of(
+    source: Source, files: list[str], stream: datasets.IterableDataset | None, start: Place
+) -> Iterator[tuple[Place, Callable]]:
     """Every part from `start` on: its place, and a function that gives its batches."""
 
     def batches(index: int) -> Iterator[Batch]:
-        rows = iter(opened.stream.shard(num_shards=len(opened.files), index=index))
+        rows = iter(stream.shard(num_shards=len(files), index=index))
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
             yield batch
 
-    for index, path in enumerate(opened.files[start.file :], start.file):
+    for index, path in enumerate(files[start.file :], start.file):
         first = start.part if index == start.file else 0
-        if opened.stream is None:
-            for group, read in enumerate(parquet_parts(opened.source, path, first), first):
+        if stream is None:
+            for group, read in enumerate(parquet_parts(source, path, first), first):
                 yield Place(index, group), read
         elif first == 0:
             yield Place(index), lambda index=index: batches(index)
@@ -290,10 +284,9 @@ def read_part(
 
 
 def read_parts(
-    opened: Opened, start: Place, workers: int, longest: float, limit: Callable[[], float]
+    parts: Background, source: Source, start: Place, workers: int, longest: float
 ) -> Iterator[tuple[Place, Background]]:
-    """The parts from `start` on, in order, with their batches; `workers` are read at a time."""
-    parts = Background(parts_of(opened, start), limit)
+    """The parts from `start` on with their batches, in order; `workers` are read at a time."""
     line: collections.deque[tuple[Place, Background]] = collections.deque()
     end: Exception | None = None
     try:
@@ -305,8 +298,8 @@ def read_parts(
                     end = error  # what is in line comes first
                     break
                 skip = start.rows if place == start._replace(rows=0) else 0
-                part = read_part(opened.source, read(), skip, longest)
-                line.append((place, Background(part, limit)))
+                part = read_part(source, read(), skip, longest)
+                line.append((place, Background(part, parts.limit)))
             if line:
                 yield line[0]
                 line.popleft()
@@ -353,10 +346,10 @@ def read_hub(
     opened = patience.trying(lambda: open_source(source, revision))
     place = Place()
     while True:
-        parts = read_parts(opened, place, workers, longest, patience.limit)
+        parts = Background(parts_of(source, *opened, place), patience.limit)
         try:
-            with contextlib.closing(parts):
-                for part, batches in parts:
+            with contextlib.closing(read_parts(parts, source, place, workers, longest)) as line:
+                for part, batches in line:
                     for rows, count in batches:
                         yield from rows
                         place = part._replace(rows=count)

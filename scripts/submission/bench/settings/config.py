@@ -50,8 +50,7 @@ class Source:
     checker: str = "open"
     weight: float = 1.0  # times its share in the mixture
     rows: int = 1_000_000  # keep no more than this many usable rows
-    # Read no longer than this, and go on with what there is; the hub may ask to wait five.
-    minutes: float = 6.0
+    minutes: float = 6.0  # read no longer than this; a limit of the hub's lasts up to five
     licence: str = "Apache-2.0"
     on: bool = True
 
