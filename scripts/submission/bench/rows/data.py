@@ -253,19 +253,16 @@ def load_source(
     judged = row_filter.judged(until_down(rows, trouble))
     with contextlib.closing(rows), contextlib.closing(judged):
         for example, reason in judged:
+            if len(usable) >= min(source.rows, at_most) or clock() > end:
+                break
             read = len(usable) + sum(dropped.values())
-            if len(usable) >= min(source.rows, at_most):
-                break
-            if clock() > end:
-                trouble.append(f"its {source.minutes:.1f} minutes were over")
-                break
             if read == EARLY_LOOK and len(usable) < minimum_kept * read:
                 break
             if reason:
                 dropped[reason] += 1
             else:
                 usable.append(example)
-    if not trouble and clock() > end:  # the reader saw it first
+    if not trouble and clock() > end:
         trouble.append(f"its {source.minutes:.1f} minutes were over")
     if commits:
         source = dataclasses.replace(source, revision=commits[0])
@@ -279,9 +276,6 @@ def load_source(
             f"source. In all: {count}."
         )
     return usable, count
-
-
-DEFAULT_SHARES = MixtureShares()
 
 
 def mix(groups: Mapping[str, Sequence[Example]], counts: Sequence[SourceCount],
@@ -319,7 +313,7 @@ def load_mixture(
     fallback: Sequence[Source] = (),
     needs_trace: bool,
     minimum_kept: float,
-    shares: MixtureShares = DEFAULT_SHARES,
+    shares: MixtureShares | None = None,
     keep_out: Sequence[Example] = (),
     at_most: int = 1_000_000,
     minutes: float = math.inf,
@@ -364,6 +358,7 @@ def load_mixture(
 
     for source in sources:
         read(source)
+    shares = shares or MixtureShares()
     kept = sum(count.kept for count in counts)
     if fallback and counts and all(count.trouble for count in counts) and kept < FEW:
         others = ", ".join(map(source_label, fallback))

@@ -30,10 +30,10 @@ class SourceDown(RuntimeError):  # noqa: N818 - it is a state, and the name is r
 
 
 ASK_AGAIN = (408, 429, 500, 502, 503, 504)  # answers after which it is worth asking again
-TOKEN = "It is HF_TOKEN: a secret on Kaggle ('Add-ons' > 'Secrets'), else in the environment."
+TOKEN_PLACE = "It is HF_TOKEN: a secret on Kaggle ('Add-ons' > 'Secrets'), else in the environment."
 LONGEST_STATED = 300  # seconds; the hub counts requests in windows of five minutes
-# What may fail, and be tried again: the network, the hub, a file that came in pieces. A
-# RuntimeError too: one thread closes the client's connections while another uses them.
+# What may be tried again: the network, the hub, a file that came in pieces. A RuntimeError too:
+# one thread closes the client's connections while another uses them.
 TRANSIENT = (OSError, RuntimeError, httpx.HTTPError, pa.ArrowInvalid)
 
 
@@ -59,12 +59,9 @@ class HubToken(httpx.Auth):
 
 def kaggle_secret(name: str, seconds: float = 10.0) -> str:
     """A secret of the Kaggle session; empty if there is none, or no answer in time."""
-
-    def ask() -> str:
-        return importlib.import_module("kaggle_secrets").UserSecretsClient().get_secret(name)
-
     try:
-        return within(seconds, ask) or ""
+        client = importlib.import_module("kaggle_secrets").UserSecretsClient
+        return within(seconds, lambda: client().get_secret(name)) or ""
     except Exception:  # no such module, no such secret, no access: every secret is optional
         return ""
 
@@ -91,10 +88,6 @@ def answer_behind(error: BaseException | None) -> tuple[BaseException | None, in
     """What an error comes from: the client's own error, the hub's status, its stated wait.
 
     The libraries wrap the client's errors in others. Without an answer both numbers are 0.
-
-    >>> limit = httpx.Response(429, headers={"RateLimit": '"api";r=0;t=55'})
-    >>> answer_behind(httpx.HTTPStatusError("", request=None, response=limit))[1:]
-    (429, 56)
     """
     while error is not None and not isinstance(error, httpx.HTTPError):
         error = error.__cause__ or error.__context__
@@ -156,10 +149,10 @@ class Patience:
             return 1, (
                 f"The hub shows no public dataset {self.source.location!r} at "
                 f"{self.source.revision or 'main'!r}. Correct it in SOURCES, or switch the source "
-                f"off. If it is gated, accept its terms on the hub and give a token. {TOKEN}"
+                f"off. If it is gated, accept its terms on the hub and give a token. {TOKEN_PLACE}"
             )
         if status == 429:
-            return self.retry.refusals, f"A token raises the limit of the hub. {TOKEN}"
+            return self.retry.refusals, f"A token raises the limit of the hub. {TOKEN_PLACE}"
         if status in ASK_AGAIN:
             return self.retry.refusals, "That is trouble of the hub's own: start again later."
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -179,9 +172,9 @@ class Patience:
         doubled = self.retry.first_wait * 2 ** (self.failures - 1)
         wait = stated or min(self.retry.longest_wait, doubled)
         where, minutes = self.source.location, f"{self.source.minutes:g} minutes"
-        told = f"{type(error).__name__}: {cause or error}"
-        if status:  # the client's own words for it go on and on
-            told = f"{status} {cause.response.reason_phrase}"
+        # The client's own words for an answer go on and on.
+        told = f"{status} {cause.response.reason_phrase}" if status else ""
+        told = told or f"{type(error).__name__}: {cause or error}"
         late = self.clock() + wait > self.end
         if late and self.rows:
             print(f"{where}: {minutes} are over ({told})")

@@ -20,28 +20,23 @@ from typing import Any
 from submission.bench.answers.prompts import Example, example_from_mapping
 from submission.bench.rows.data import Mixture, SourceCount, load_mixture, mix, source_label
 from submission.bench.rows.reading import bundled_rows
-from submission.bench.settings.config import Run, Source
+from submission.bench.settings.config import Run
 
 STAGES = ("held_out", "sft", "grpo")
 MANIFEST, MANIFEST_FORMAT = "manifest.json", 2
 
 
-def stage_sources(run: Run, stage: str) -> tuple[Source, ...]:
-    """The sources that a stage draws from; for SFT, with those behind them."""
-    return {
-        "held_out": run.profile.evaluation.sources,
-        "sft": run.sft_sources + (run.profile.sft_fallback if run.sft_sources else ()),
-        "grpo": run.profile.grpo_sources,
-    }[stage]
-
-
-def stage_settings(run: Run, stage: str) -> dict[str, Any]:
-    """What decides, beside sources and tokenizer, which rows a stage gets."""
+def asked_of(run: Run, stage: str) -> dict[str, Any]:
+    """What decides, beside lengths and tokenizer, which rows a stage gets, for `load_mixture`."""
     profile, is_sft = run.profile, stage == "sft"
+    held_out = profile.evaluation
+    sources = {"held_out": held_out.sources, "sft": run.sft_sources, "grpo": profile.grpo_sources}
     return {
+        "sources": sources[stage],
+        "fallback": profile.sft_fallback if is_sft else (),
         "needs_trace": is_sft,
         "minimum_kept": profile.sft.minimum_kept if is_sft else profile.minimum_prompts,
-        "at_most": profile.evaluation.rows if stage == "held_out" else 1_000_000,
+        "at_most": held_out.rows if stage == "held_out" else 1_000_000,
     }
 
 
@@ -61,14 +56,10 @@ def read_rows(
     end = clock() + 60 * (minutes or run.profile.preparation_minutes)
     rows: dict[str, Mixture] = {}
     for stage in STAGES:
-        sources = stage_sources(run, stage)
-        own = len(run.sft_sources) if stage == "sft" else len(sources)
         rows[stage] = load_mixture(
-            sources[:own],
-            tokenizer,
-            run.profile.lengths,
-            fallback=sources[own:],
-            **stage_settings(run, stage),
+            tokenizer=tokenizer,
+            lengths=run.profile.lengths,
+            **asked_of(run, stage),
             shares=run.profile.mixture,
             keep_out=rows["held_out"].examples if rows else (),
             minutes=max(0.0, (end - clock()) / 60),
@@ -100,13 +91,13 @@ def stage_identity(run: Run, stage: str) -> dict[str, Any]:
 
     The weight, the minutes and the licence of a source do not.
     """
-    sources = {source_label(source): source for source in stage_sources(run, stage)}
-    lengths = dataclasses.asdict(run.profile.lengths)
-    identity = {"sources": list(sources), "lengths": lengths, **stage_settings(run, stage)}
-    for label, source in sources.items():
-        for name, value in dataclasses.asdict(source).items():
-            if name not in ("weight", "minutes", "licence", "on"):
-                identity[f"{name} of {label}"] = value
+    identity = asked_of(run, stage) | {"lengths": dataclasses.asdict(run.profile.lengths)}
+    for kind in ("sources", "fallback"):
+        sources, identity[kind] = identity[kind], list(map(source_label, identity[kind]))
+        for label, source in zip(identity[kind], sources, strict=True):
+            for name, value in dataclasses.asdict(source).items():
+                if name not in ("weight", "minutes", "licence", "on"):
+                    identity[f"{name} of {label}"] = value
     return json.loads(json.dumps(identity))
 
 
@@ -139,8 +130,8 @@ def load_stage(folder: pathlib.Path, manifest: Mapping[str, Any], run: Run, stag
     groups: dict[str, list[Example]] = {name: [] for name in entries}
     for where, row in bundled_rows(path):
         groups[row["group"]].append(example_from_mapping(row, where))
-    counts = []
-    for source in stage_sources(run, stage):
+    counts, asked = [], asked_of(run, stage)
+    for source in (*asked["sources"], *asked["fallback"]):
         if entry := entries.get(source_label(source)):
             source = dataclasses.replace(source, revision=entry["revision"])
             read = (entry[name] for name in ("kept", "dropped", "trouble"))

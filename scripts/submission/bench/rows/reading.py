@@ -406,11 +406,5 @@ def read_bundled(source: Source) -> Iterator[Example]:
 
 
 def read_source(source: Source, **options: Any) -> Iterator[Example | str]:
-    """The rows of any source; where one cannot be used, the reason. Options: see `read_hub`.
-
-    Raises:
-      SourceDown: a public source stays down.
-      FileNotFoundError: a bundled file is missing.
-      ValueError: the rows are not what the source promises; names file and line, or columns.
-    """
+    """The rows of any source, or why not; for options and errors see `read_hub`, `read_bundled`."""
     return read_bundled(source) if source.adapter == "bundled" else read_hub(source, **options)
