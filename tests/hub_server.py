@@ -23,6 +23,7 @@ import hashlib
 import http.server
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -79,6 +80,10 @@ class Trouble:
     method: str = ""  # only this one
     status: int | None = None  # answer with this status and no body
     retry_after: int | None = None  # seconds, with `status`
+    seconds: float | None = None  # for so long by the hub's clock, from the first time on
+    ratelimit: bool = False  # with `seconds`: the answer says how many of them are left
+    token: str = ""  # only for requests with this one
+    end: float = 0.0  # by the hub's clock, once it has begun
     cut: int | None = None  # close the connection after this many bytes of the body
     delay: float = 0.0  # seconds before the answer
     pace: float = 0.0  # bytes a second; 0: as fast as it goes
@@ -112,6 +117,8 @@ class Hub:
         self.log: list[Asked] = []
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self.now = 0.0  # seconds; only whoever sleeps moves this clock: POST /sleep/SECONDS
+        self.tokens: list[str] = []  # what the requests were authorized with, since `forget`
         self.page = 1000  # entries of a file list that come in one answer, as on the hub
         hub = self
 
@@ -153,15 +160,23 @@ class Hub:
         with self.lock:
             self.troubles.clear()
             self.log.clear()
+            self.tokens.clear()
 
-    def trouble_for(self, method: str, path: str) -> Trouble:
+    def trouble_for(self, method: str, path: str, token: str = "") -> Trouble:
         """The first trouble that this request meets; counts it."""
         with self.lock:
+            self.tokens.append(token)
             for pattern, trouble in self.troubles:
                 if not re.search(pattern, path) or trouble.method not in ("", method):
                     continue
+                if trouble.token not in ("", token):
+                    continue
                 if trouble.after > 0:
                     trouble.after -= 1
+                elif trouble.seconds is not None:
+                    trouble.end = trouble.end or self.now + trouble.seconds
+                    if self.now < trouble.end:
+                        return dataclasses.replace(trouble, seconds=trouble.end - self.now)
                 elif trouble.times is None or trouble.times > 0:
                     if trouble.times is not None:
                         trouble.times -= 1
@@ -203,7 +218,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
             self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         )
         path = urllib.parse.unquote(url.path)
-        self.trouble = self.hub.trouble_for(self.command, path)
+        if path.startswith("/sleep/"):
+            self.trouble, self.logged = Trouble(), path
+            self.hub.now += float(path.removeprefix("/sleep/"))
+            self.send(200, b"", {})
+            return
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.trouble = self.hub.trouble_for(self.command, path, token)
         self.logged = path
         if self.trouble.delay:
             self.hub.closing.wait(self.trouble.delay)
@@ -212,6 +233,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
                 headers = {}
                 if self.trouble.retry_after is not None:
                     headers["Retry-After"] = str(self.trouble.retry_after)
+                if self.trouble.ratelimit:
+                    headers["RateLimit"] = f'"api";r=0;t={math.ceil(self.trouble.seconds)}'
+                    headers["RateLimit-Policy"] = '"fixed window";"api";q=3000;w=300'
                 self.send(self.trouble.status, b"", headers)
             else:
                 self.route(path, urllib.parse.parse_qs(url.query))
@@ -384,32 +408,46 @@ def listing(files: Mapping[str, bytes], folder: str, recursive: bool) -> list[di
 
 # --- The child that reads -------------------------------------------------------------------
 
-# Waiting is compressed a hundredfold in the child, and recorded: the clients' own back-off
-# sleeps as ours does.
+# Our waits are told to the hub, whose clock they move, and not slept through. The clients' own
+# are compressed a hundredfold, and recorded.
 CHILD = """
-import dataclasses, json, sys, time
+import dataclasses, io, json, os, sys, threading, time, types, urllib.request
 out, sys.stdout = sys.stdout, sys.stderr
-real_sleep, waited = time.sleep, []
+real_sleep, older, waited = time.sleep, set(), []
 def sleep(seconds):
-    waited.append(seconds)
+    if threading.current_thread() not in older:  # one that an earlier task has left behind
+        waited.append(seconds)
     real_sleep(seconds / 100)
 time.sleep = sleep
-from submission.bench.rows import reading
+def sleep_by_the_hubs_clock(seconds):
+    ours.append(seconds)
+    address = f"{os.environ['HF_ENDPOINT']}/sleep/{seconds}"
+    urllib.request.urlopen(urllib.request.Request(address, method="POST")).close()
+from submission.bench.rows import hub, reading
 from submission.bench.settings.config import Source
 for line in sys.stdin:
     task = json.loads(line)
-    waited.clear()
+    older, waited = set(threading.enumerate()) - {threading.main_thread()}, []
     ours, rows, error = [], [], None
+    printed = sys.stdout = io.StringIO()
     begin = time.monotonic()
     try:
         source = Source(**task["source"])
+        os.environ.pop("HF_TOKEN", None)
+        os.environ |= task["environment"]
+        sys.modules.pop("kaggle_secrets", None)
+        if task["secrets"]:
+            client = types.SimpleNamespace(get_secret=task["secrets"].__getitem__)
+            sys.modules["kaggle_secrets"] = types.SimpleNamespace(UserSecretsClient=lambda: client)
+        hub.connect.cache_clear()
         if task["do"] == "resolve":
             rows.append(reading.resolve_revision(source))
         else:
             stream = reading.read_source(
                 source,
                 retry=reading.Retry(**task["retry"]),
-                sleep=lambda s: (ours.append(s), real_sleep(s / 100)),
+                sleep=sleep_by_the_hubs_clock,
+                clock=lambda: time.monotonic() + sum(ours),
                 **task["options"],
             )
             for row in stream:
@@ -421,6 +459,7 @@ for line in sys.stdin:
         error = [type(problem).__name__, str(problem)]
     seconds = time.monotonic() - begin
     said = dict(rows=rows, error=error, ours=ours, waited=list(waited), seconds=seconds)
+    said["printed"] = printed.getvalue()
     print(json.dumps(said), file=out, flush=True)
 """
 
@@ -434,6 +473,7 @@ class Read:
     ours: list[float]  # the waits between our own attempts, in seconds
     waited: list[float]  # those of the clients
     seconds: float
+    printed: str
 
 
 def child_environment(endpoint: str, home: str) -> dict[str, str]:
@@ -468,10 +508,13 @@ class Reader:
         do: str = "read",
         take: int = -1,
         retry: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Read:
         """Reads a source (the fields of `config.Source`), at most `take` rows."""
         task = dict(source=source, do=do, take=take, retry=retry or {}, options=options)
+        task |= dict(environment=environment or {}, secrets=secrets or {})  # Kaggle's secrets
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

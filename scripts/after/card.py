@@ -8,6 +8,7 @@ from typing import Any
 
 from submission.bench.settings import config
 from submission.bench.show import report
+from submission.essay import profiles
 
 NOT_MEASURED = "No results.json lies beside this checkpoint: it has not been evaluated."
 
@@ -18,16 +19,18 @@ def results_beside(step: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def data_table(run: config.Run) -> str:
-    """What each stage read, as Markdown."""
-    read = {"SFT": run.sft_sources, "GRPO": run.profile.grpo_sources,
-            "evaluation": run.profile.evaluation.sources}  # fmt: skip
+def data_table(run: config.Run, results: Mapping[str, Any] | None = None) -> str:
+    """What each stage read, or without results was to read, as Markdown."""
+    asked = {"sft": run.sft_sources, "grpo": run.profile.grpo_sources,
+             "held_out": run.profile.evaluation.sources}  # fmt: skip
+    read = [(stage, s.location, s.licence) for stage, sources in asked.items() for s in sources]
+    if results and "data" in results:
+        read = [(row["stage"], row["location"], row["licence"]) for row in results["data"]]
     rows = []
-    for stage, sources in read.items():
-        for source in sources:
-            ours = source.adapter == "bundled" and source.location.startswith("data/")
-            licence = "Apache-2.0, made for this project" if ours else source.licence
-            rows.append((stage, source.location, licence))
+    for stage, location, licence in read:
+        title = {"sft": "SFT", "grpo": "GRPO", "held_out": "evaluation"}[stage]
+        ours = location in (profiles.BUNDLED, "data/held_out.jsonl")
+        rows.append((title, location, f"{licence}, made for this project" if ours else licence))
     # What limits the use of the model most stands first.
     rows.sort(key=lambda row: not re.search(r"NC|none|unstated", row[2], re.IGNORECASE))
     head = ["| stage | source | licence |", "|---|---|---|"]
@@ -80,7 +83,7 @@ greedily, up to `<eos>`.
 
 ## Data
 
-{data_table(run)}
+{data_table(run, results)}
 
 ## Recipe
 

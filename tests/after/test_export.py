@@ -341,3 +341,11 @@ def test_the_card_names_every_source_and_those_that_limit_its_use_first():
     assert table[0] == "| GRPO | allenai/sciq | CC-BY-NC |"
     read = [*run.sft_sources, *run.profile.grpo_sources, *run.profile.evaluation.sources, sciq]
     assert len(table) == len(read)
+
+
+def test_the_card_names_what_was_read_instead_of_what_was_to_be():
+    run = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
+    rows = [("sft", "openai/gsm8k", "MIT"), ("grpo", "allenai/sciq", "CC-BY-NC")]
+    data = [dict(stage=stage, location=where, licence=licence) for stage, where, licence in rows]
+    table = card.data_table(run, {"data": data}).splitlines()[2:]
+    assert table == ["| GRPO | allenai/sciq | CC-BY-NC |", "| SFT | openai/gsm8k | MIT |"]

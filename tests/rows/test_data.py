@@ -10,7 +10,7 @@ import pytest
 import tasks
 from submission.bench.answers import checkers, prompts
 from submission.bench.answers.prompts import Example
-from submission.bench.rows import data, reading
+from submission.bench.rows import data, hub, reading
 from submission.bench.settings.config import Lengths, MixtureShares, Source
 
 
@@ -204,7 +204,7 @@ def down(rows, monkeypatch):
             yield from read(source, **settings)
             return
         yield from (Example(f"far {n}?", "1", "number") for n in range(rows))
-        raise reading.SourceDown("Could not read it. Is the internet on?")
+        raise hub.SourceDown("Could not read it. Is the internet on?")
 
     monkeypatch.setattr(data, "read_source", breaking)
 
@@ -237,6 +237,36 @@ def test_a_source_that_breaks_off_gives_the_rows_that_came(tokenizer, monkeypatc
     with pytest.warns(UserWarning, match="goes on with what there is: it is down"):
         mixture = data.load_mixture((Source("gsm8k", "openai/gsm8k"),), tokenizer, **KEEP)
     assert len(mixture.examples) == 7
+
+
+FAR = Source("glaive", "glaiveai/reasoning-v1-20m")
+
+
+@pytest.mark.parametrize(("came", "few", "groups"), [(0, 5, 1), (3, 5, 2), (5, 5, 1)])
+def test_others_are_added_to_sources_that_broke_off_before_there_were_enough_rows(
+    tmp_path, tokenizer, monkeypatch, capsys, came, few, groups
+):
+    down(came, monkeypatch)
+    monkeypatch.setattr(data, "FEW", few)
+    held_out = [Example("Q1!", "1", "number")]
+    here = write(tmp_path / "a.jsonl", *questions(1, 2, 3))
+    fallback = (here,) if came else (Source("gsm8k", "openai/gsm8k"), here)  # that is down too
+    with pytest.warns(UserWarning, match="glaive"):
+        mixture = data.load_mixture((FAR,), tokenizer, fallback=fallback, keep_out=held_out, **KEEP)
+    kept = {count.source.location: count.kept for count in mixture.counts}
+    added = {source.location: 0 for source in fallback} | {here.location: 2}  # less the held-out
+    assert kept == {FAR.location: came} | (added if came < few else {})
+    assert len(mixture.shares) == groups
+    told = f"Of {data.source_label(FAR)} only {came} rows came. Others are added: "
+    assert capsys.readouterr().out.count(told) == (came < few)
+    read = [(row["location"], row["kept"]) for row in data.what_was_read({"sft": mixture})]
+    assert read == [(location, count) for location, count in kept.items() if count]
+
+
+def test_nothing_is_added_to_a_source_that_has_few_rows_and_gave_them_all(tmp_path, tokenizer):
+    first, second = (write(tmp_path / f"{n}.jsonl", *questions(n)) for n in (1, 2))
+    mixture = data.load_mixture((first,), tokenizer, fallback=(second,), **KEEP)
+    assert [count.source for count in mixture.counts] == [first]
 
 
 def test_reading_ends_with_its_minutes_and_goes_on_with_what_there_is(tmp_path, tokenizer):

@@ -185,7 +185,8 @@ def test_the_first_of_several_duplicates_stays():
         choice("Which is a planet?", "Moon", "Mars", gold="B"),
         choice("which is a planet", "Mars", "Moon"),
     ]
-    assert list(mixture.without_duplicates(rows)) == [rows[0], rows[1], rows[3], rows[4]]
+    keys = [mixture.question_key(row) for row in rows]
+    assert [keys.index(key) for key in keys] == [0, 1, 0, 3, 4, 3]
 
 
 # --- Decontamination ------------------------------------------------------------------------

@@ -8,22 +8,27 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
+import httpx
 import hub_server
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import Trouble
 
 from submission.bench.answers.prompts import Example
+from submission.bench.rows import hub as hub_module
 from submission.bench.rows import reading
-from submission.bench.rows.reading import Retry, SourceDown
+from submission.bench.rows.hub import SourceDown
 from submission.bench.settings.config import Source
 from submission.essay import profiles
 
 GLAIVE = dict(adapter="glaive", location="glaiveai/reasoning-v1-20m")
 DOLLY = dict(adapter="dolly", location="databricks/databricks-dolly-15k")
 GROUP, GROUPS = 100, 20  # rows in a row group, row groups in the first of two files
+FOOTER = 1 << 16  # bytes that Arrow asks for first, from the end of a file
 FIRST, SECOND = "train-00000-of-00002.parquet", "train-00001-of-00002.parquet"
 
 
@@ -77,7 +82,8 @@ def read(served):
 
 
 def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(reading).failed == 0
+    for module in (reading, hub_module):
+        assert doctest.testmod(module).failed == 0
 
 
 # --- Only what is needed travels --------------------------------------------------------------
@@ -94,13 +100,13 @@ def test_one_row_group_of_twenty_costs_its_own_bytes_and_little_more(hub, read, 
     assert questions(done.rows) == ALL[:10]
     whole = len(files[f"data/{FIRST}"])
     # One row group, the footer, and at most the two that are read ahead.
-    assert hub.sent("parquet") < 4 * whole / GROUPS + reading.FOOTER
+    assert hub.sent("parquet") < 4 * whole / GROUPS + FOOTER
     assert not hub.asked(SECOND)
 
 
 def test_a_whole_file_travels_once(hub, read, files):
     read(GLAIVE)
-    assert hub.sent("parquet") < 1.05 * sum(map(len, files.values())) + 2 * reading.FOOTER
+    assert hub.sent("parquet") < 1.05 * sum(map(len, files.values())) + 2 * FOOTER
 
 
 def test_columns_that_no_adapter_looks_at_stay_where_they_are(hub, read):
@@ -116,7 +122,7 @@ def test_columns_that_no_adapter_looks_at_stay_where_they_are(hub, read):
 
 def test_a_footer_longer_than_the_first_request_is_read_whole(hub, read):
     content = hub_server.parquet([thinking(n) for n in range(120)], row_group_size=5)
-    assert int.from_bytes(content[-8:-4], "little") > reading.FOOTER
+    assert int.from_bytes(content[-8:-4], "little") > FOOTER
     hub.add("somebody/footer", {"data/train.parquet": content})
     done = read(dict(adapter="glaive", location="somebody/footer"))
     assert questions(done.rows) == ALL[:120]
@@ -214,7 +220,7 @@ def test_a_local_folder_has_no_revision(tmp_path):
     [
         dict(status=500, times=3, after=2),
         dict(status=429, retry_after=7, times=2, after=3),
-        dict(status=503, times=9, after=4),  # longer than the client's own five retries
+        dict(status=503, times=9, after=4),
         dict(cut=100_000, times=1, after=5),
         dict(cut=100_000, times=8, after=5),
         dict(cut=0, times=7, after=2),
@@ -235,7 +241,7 @@ def test_what_had_come_before_the_break_does_not_travel_again(hub, read, files):
     assert questions(done.rows) == ALL
     assert done.ours == [1.0]
     whole = sum(map(len, files.values()))
-    assert hub.sent("parquet") < 1.05 * whole + 3 * reading.FOOTER + 7 * 1000
+    assert hub.sent("parquet") < 1.05 * whole + 3 * FOOTER + 7 * 1000
 
 
 def test_a_broken_json_file_goes_on_at_the_row_where_it_broke(hub, read):
@@ -262,7 +268,7 @@ def test_the_api_may_fail_too(hub, read):
 
 def test_a_list_of_files_that_breaks_off_is_not_taken_for_the_whole_list(hub, read):
     hub.page = 1  # entries; the second page has the second file
-    hub.trouble("/tree/.*/data", Trouble(status=500, times=6, after=1))
+    hub.trouble("/tree/.*/data", Trouble(status=500, times=1, after=1))
     done = read(GLAIVE)
     hub.page = 1000
     assert done.error is None
@@ -270,18 +276,19 @@ def test_a_list_of_files_that_breaks_off_is_not_taken_for_the_whole_list(hub, re
     assert questions(done.rows) == ALL
 
 
-def test_waits_double_from_failure_to_failure():
-    retry = Retry(first_wait=0.5, longest_wait=3.0)
-    assert [retry.wait(failures) for failures in range(1, 6)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+def test_waits_double_from_failure_to_failure(hub, read):
+    hub.trouble("/tree/", Trouble(status=500, times=5))
+    done = read(DOLLY, retry=dict(first_wait=0.5, longest_wait=3.0))
+    assert done.ours == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
 def test_a_row_between_two_failures_starts_the_count_again(hub, read):
     for group in (3, 6, 9, 12, 15):
-        hub.trouble(FIRST, Trouble(status=500, times=6, after=group))
-    done = read(GLAIVE, retry=dict(attempts=3))
+        hub.trouble(FIRST, Trouble(status=500, times=2, after=group))
+    done = read(GLAIVE, retry=dict(refusals=4))
     assert done.error is None
     assert questions(done.rows) == ALL
-    assert len(done.ours) >= 3  # more failures in all than `attempts` would allow in a row
+    assert len(done.ours) >= 3  # in all; in a row, it would have been one too many
 
 
 @pytest.mark.parametrize("kind", [dict(delay=5.0), dict(pace=2000.0)], ids=["stall", "trickle"])
@@ -302,18 +309,181 @@ def test_a_list_of_files_that_stalls_is_noticed_although_the_client_has_no_limit
     assert done.seconds < 5
 
 
+# --- A hub that says "later" ------------------------------------------------------------------
+
+# Where it says so: when the branch is resolved, the card read, the files listed, a footer read;
+# in the middle of a file.
+PLACES = {
+    "revision": ("^/api/datasets/[^/]+/[^/]+$", 0),
+    "card": ("README.md", 0),
+    "files": ("/tree/", 0),
+    "footer": ("parquet", 0),
+    "middle": ("parquet", 7),
+}
+BUSY = {
+    "60 s by RateLimit": dict(status=429, seconds=60, ratelimit=True),
+    "280 s by RateLimit": dict(status=429, seconds=280, ratelimit=True),
+    "280 s by Retry-After": dict(status=429, seconds=280, retry_after=280),
+    "503 for 100 s by Retry-After": dict(status=503, seconds=100, retry_after=100),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("busy", BUSY)
+def test_a_wait_that_the_hub_states_is_kept_and_no_failure(hub, read, place, busy):
+    pattern, after = PLACES[place]
+    hub.trouble(pattern, Trouble(after=after, **BUSY[busy]))
+    done = read(GLAIVE, retry=dict(attempts=1, refusals=1), workers=3)
+    assert done.error is None
+    assert questions(done.rows) == ALL
+    assert done.ours == [BUSY[busy]["seconds"] + 1]
+    assert not done.waited  # else it would be waited for twice
+    assert f"again in {done.ours[0]:g} s as the hub asks" in done.printed
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_two_minutes_of_503_are_survived(hub, read, place):
+    pattern, after = PLACES[place]
+    hub.trouble(pattern, Trouble(after=after, status=503, seconds=120))
+    done = read(GLAIVE)
+    assert done.error is None
+    assert questions(done.rows) == ALL
+    assert 120 <= sum(done.ours) < 160
+    assert not done.waited
+
+
+def test_an_hour_is_not_waited_for_at_once_and_not_past_the_minutes(hub, read):
+    hub.trouble("", Trouble(status=429, retry_after=3600, times=None))
+    done = read({**GLAIVE, "minutes": 12.0})
+    assert done.ours == [301, 301]
+    assert "its 12 minutes end before the next try, in 301 s" in done.error[1]
+    assert "A token raises the limit" in done.error[1]
+
+
+def test_a_wait_past_the_minutes_of_a_source_leaves_it_with_what_it_has(hub, read):
+    hub.trouble("parquet", Trouble(status=429, seconds=280, ratelimit=True, after=6))
+    done = read({**GLAIVE, "minutes": 4.0})
+    assert done.error is None
+    assert questions(done.rows) == ALL[: 5 * GROUP]
+    assert done.ours == []
+    assert "4 minutes are over (429 Too Many Requests)" in done.printed
+
+
+def test_a_date_or_nothing_in_place_of_seconds_is_a_plain_failure(hub, read):
+    for said in ("Sun, 29 Nov 2026 12:00:00 GMT", 0):
+        hub.forget()
+        hub.trouble("/tree/", Trouble(status=429, retry_after=said, times=2))
+        done = read(GLAIVE)
+        assert questions(done.rows) == ALL
+        assert done.ours == [1.0, 2.0]
+
+
+@pytest.mark.slow
+def test_no_single_refusal_while_a_dataset_is_opened_changes_what_is_read(hub, read):
+    """Some of the client's requests may fail without its telling anyone."""
+    rows = {name: [{"question": name, "answer": "#### 1"}] for name in ("main", "socratic")}
+    files = {f"{name}/train.parquet": hub_server.parquet(rows[name]) for name in rows}
+    card = hub_server.card(**{name: {"train": f"{name}/train.parquet"} for name in rows})
+    for number in range(30):
+        hub.forget()
+        location = f"somebody/card{number}"  # new each time: the client keeps the card
+        hub.add(location, {**files, "README.md": card})
+        hub.trouble("", Trouble(status=503, times=1, after=number))
+        done = read(dict(adapter="gsm8k", location=location, subset="main"))
+        assert questions(done.rows) == ["main"], number
+        assert not hub.troubles[0][1].times or number >= len(hub.log)
+    assert number > len(hub.log)  # and each of them was met
+
+
+# --- Tokens -----------------------------------------------------------------------------------
+
+
+def test_a_token_of_the_environment_or_of_kaggles_secrets_is_sent_with_every_request(hub, read):
+    for given in (
+        dict(environment={"HF_TOKEN": "hf_one"}),
+        dict(secrets={"HF_TOKEN": "hf_one"}),
+        dict(environment={"HF_TOKEN": "hf_one"}, secrets={"HF_TOKEN": "hf_two"}),
+    ):
+        hub.forget()
+        assert questions(read(GLAIVE, take=500, **given).rows) == ALL[:500]
+        assert set(hub.tokens) == {"hf_one"}
+    hub.forget()
+    read(GLAIVE, secrets={"ANOTHER": "hf_one"})
+    assert set(hub.tokens) == {""}
+
+
+@pytest.mark.parametrize("given", ["environment", "secrets"])
+def test_a_stale_token_does_not_hide_public_data(hub, read, given):
+    hub.trouble("", Trouble(status=401, token="hf_stale", times=None))
+    done = read(GLAIVE, workers=3, **{given: {"HF_TOKEN": "hf_stale"}})
+    assert done.error is None
+    assert questions(done.rows) == ALL
+    assert done.printed.count("The hub refuses the token HF_TOKEN (401)") == 1
+    assert hub.tokens[:2] == ["hf_stale", ""]  # the same again
+    assert set(hub.tokens[2:]) == {""}
+    assert done.ours == []
+
+
+def test_the_token_is_for_the_hub_alone():
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers.get("Authorization"))
+        return httpx.Response(200)
+
+    token = hub_module.HubToken("hf_one")
+    with httpx.Client(auth=token, transport=httpx.MockTransport(answer)) as client:
+        client.get(huggingface_hub.constants.ENDPOINT + "/api")
+        client.get("https://example.org")
+    assert seen == ["Bearer hf_one", None]
+
+
+def test_a_secret_that_is_missing_or_does_not_come_is_no_error(monkeypatch):
+    def serve(get_secret):
+        client = types.SimpleNamespace(get_secret=get_secret)
+        module = types.SimpleNamespace(UserSecretsClient=lambda: client)
+        monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
+
+    assert hub_module.kaggle_secret("HF_TOKEN") == ""  # no such module
+    serve({"HF_TOKEN": "hf_one"}.__getitem__)
+    assert hub_module.kaggle_secret("HF_TOKEN") == "hf_one"
+    assert hub_module.kaggle_secret("ANOTHER") == ""
+    serve(lambda name: threading.Event().wait(20))
+    assert hub_module.kaggle_secret("HF_TOKEN", seconds=0.1) == ""
+
+
 # --- Trouble that stays -----------------------------------------------------------------------
 
 
-def test_a_hub_that_is_down_is_noticed_soon_and_says_what_to_do(hub, read):
-    hub.trouble("", Trouble(status=500, times=None))
+@pytest.mark.parametrize(
+    ("status", "waits", "remedy"),
+    [
+        (429, 9, "A token raises the limit of the hub. It is HF_TOKEN: a secret on Kaggle"),
+        (500, 9, "trouble of the hub's own: start again later"),
+        (401, 0, "at 'main'. Correct it in SOURCES, or switch the source off. If it is gated"),
+        (403, 0, "give a token. It is HF_TOKEN"),
+        (418, 3, "The connection is slow, or breaks: start again later"),
+    ],
+)
+def test_what_helps_is_said_by_what_was_seen(hub, read, status, waits, remedy):
+    hub.trouble("", Trouble(status=status, times=None))
     done = read(GLAIVE)
     kind, message = done.error
     assert kind == "SourceDown"
-    assert "Could not read glaiveai/reasoning-v1-20m: 4 reads in a row have failed" in message
-    assert "Is the internet on?" in message
-    assert done.ours == [1.0, 2.0, 4.0]
-    assert sum(done.ours + done.waited) < 60
+    assert f"Could not read glaiveai/reasoning-v1-20m: {waits + 1} reads in a row" in message
+    assert f"after 0 rows, the last with {status} " in message
+    assert remedy in message
+    assert "internet" not in message
+    assert done.ours == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0][:waits]
+    assert not done.waited  # the clients wait for no status
+
+
+def test_a_dataset_whose_files_are_gated_is_not_asked_for_again(hub, read):
+    hub.trouble("resolve", Trouble(status=403, times=None))
+    done = read(GLAIVE)
+    assert done.error[0] == "SourceDown"
+    assert "If it is gated, accept its terms" in done.error[1]
+    assert done.ours == []
 
 
 def test_a_source_that_goes_down_half_way_has_given_its_rows_first(hub, read):
@@ -325,7 +495,7 @@ def test_a_source_that_goes_down_half_way_has_given_its_rows_first(hub, read):
     assert len(done.rows) == 4 * GROUP
     assert f"after {4 * GROUP} rows" in message
     # As the client comes, it would have tried for half an hour.
-    assert sum(done.ours + done.waited) < 120
+    assert sum(done.ours + done.waited) < 180
 
 
 def test_a_json_source_that_goes_down_is_noticed_as_soon(hub, read):
@@ -352,9 +522,9 @@ def test_a_revision_that_does_not_exist_is_named(hub, read):
 def test_nothing_listening_ends_in_one_clear_message(tmp_path):
     """The real client, told to talk to an address where nothing listens."""
     script = """
-from submission.bench.rows import reading
+from submission.bench.rows import hub, reading
 from submission.essay import profiles
-next(reading.read_source(profiles.SOURCES['gsm8k'], retry=reading.Retry(first_wait=0.1)))
+next(reading.read_source(profiles.SOURCES['gsm8k'], retry=hub.Retry(first_wait=0.1)))
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -387,13 +557,13 @@ def test_a_source_whose_minutes_end_during_a_stall_gives_what_it_had(hub, read):
 
 def test_a_process_with_a_stuck_read_still_ends_cleanly(hub, tmp_path):
     """A thread that waits for the hub must not bring the interpreter down at its end."""
-    hub.trouble("parquet", Trouble(delay=60.0, times=None, after=2))  # footer, one row group
+    hub.trouble("parquet", Trouble(delay=60.0, times=None, after=3))  # footer, two row groups
     script = """
 import itertools
 from submission.bench.rows import reading
 from submission.bench.settings.config import Source
-rows = reading.read_source(Source("glaive", "glaiveai/reasoning-v1-20m"))
-print(len(list(itertools.islice(rows, 100))))
+rows = reading.read_source(Source("glaive", "glaiveai/reasoning-v1-20m"), workers=2)
+print(len(list(itertools.islice(rows, 150))))
 """
     begin = time.monotonic()
     done = subprocess.run(
@@ -406,7 +576,7 @@ print(len(list(itertools.islice(rows, 100))))
     )
     hub.closing.set()  # lets the delayed answers go
     hub.closing = threading.Event()
-    assert (done.returncode, done.stdout.split()[-1]) == (0, "100"), done.stderr
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "150"), done.stderr
     assert time.monotonic() - begin < 30
 
 

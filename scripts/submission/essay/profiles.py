@@ -161,6 +161,7 @@ KAGGLE = Profile(
     rewards=Rewards(shortest=20, longest=400, slope=150),
     evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=256),
     sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
+    sft_fallback=(SOURCES["gsm8k"], WORKED),  # the format can be learned from worked solutions too
     grpo_sources=sources_named(
         "gsm8k", "mbpp", "arc_easy", "arc_challenge", "sciq", "strategyqa", "writingprompts",
         "dolly", "xsum", "rar_science",

@@ -286,6 +286,7 @@ results = results_of(
     run,
     answers,
     stages,
+    data=what_was_read(rows),
     wall_seconds=round(time.monotonic() - NOTEBOOK_START, 1),
     submitted_step=submitted,
     submission=submission,  # the evaluation that is the submission's

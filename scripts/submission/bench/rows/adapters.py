@@ -25,6 +25,23 @@ from submission.bench.settings.config import Source
 NO_QUESTION, NO_ANSWER, NO_TRACE = "no question", "no answer", "no thinking"
 
 
+RowAdapter = Callable[[Mapping[str, Any], Source], Example | str]
+ADAPTERS: dict[str, RowAdapter] = {}
+# Where the file format stores columns apart, as parquet does, no others travel.
+COLUMNS: dict[str, tuple[str, ...]] = {}
+
+
+def looks_at(columns: str) -> Callable[[RowAdapter], RowAdapter]:
+    """Enters an adapter, and the columns that it looks at, in the tables."""
+
+    def enter(adapt: RowAdapter) -> RowAdapter:
+        name = adapt.__name__.removeprefix("adapt_")
+        ADAPTERS[name], COLUMNS[name] = adapt, tuple(columns.split())
+        return adapt
+
+    return enter
+
+
 def text_of(value: Any) -> str:
     """A field as text, stripped; empty for anything that is no text (None, NaN, a list).
 
@@ -92,6 +109,7 @@ def with_thinking(question: str, response: str, source: Source) -> Example | str
     return question_and_answer(question, parts[1], source, trace=parts[0])
 
 
+@looks_at("prompt response")
 def adapt_glaive(row: Mapping[str, Any], source: Source) -> Example | str:
     """`glaiveai/reasoning-v1-20m`: the thinking stands inside `response`.
 
@@ -102,6 +120,7 @@ def adapt_glaive(row: Mapping[str, Any], source: Source) -> Example | str:
     return with_thinking(text_of(row["prompt"]), text_of(row["response"]), source)
 
 
+@looks_at("messages num_tokens")
 def adapt_mixture_of_thoughts(row: Mapping[str, Any], source: Source) -> Example | str:
     """`open-r1/Mixture-of-Thoughts`: one turn of each side; `num_tokens` drops the long early.
 
@@ -131,6 +150,7 @@ def adapt_mixture_of_thoughts(row: Mapping[str, Any], source: Source) -> Example
 CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
+@looks_at("question answer")
 def adapt_gsm8k(row: Mapping[str, Any], source: Source) -> Example | str:
     r"""`openai/gsm8k`: the working without its `<<48/2=24>>` marks, then the number.
 
@@ -166,6 +186,7 @@ def is_assertion(test: str) -> bool:
     return len(statements) == 1 and isinstance(statements[0], ast.Assert)
 
 
+@looks_at("text prompt code test_list challenge_test_list test_setup_code test_imports")
 def adapt_mbpp(row: Mapping[str, Any], source: Source) -> Example | str:
     r"""`google-research-datasets/mbpp`: `text` in the full set is `prompt` in the sanitized one.
 
@@ -227,6 +248,7 @@ def choice_question(
     )
 
 
+@looks_at("question choices answerKey")
 def adapt_arc(row: Mapping[str, Any], source: Source) -> Example | str:
     """`allenai/ai2_arc`: labels are A to E in some rows and 1 to 4 in others.
 
@@ -246,6 +268,7 @@ def adapt_arc(row: Mapping[str, Any], source: Source) -> Example | str:
     return choice_question(question, choices, labels.index(key), source, difficulty=difficulty)
 
 
+@looks_at("question correct_answer support distractor1 distractor2 distractor3")
 def adapt_sciq(row: Mapping[str, Any], source: Source) -> Example | str:
     """`allenai/sciq`: four columns of choices; `support`, often empty, becomes the trace.
 
@@ -267,6 +290,7 @@ def adapt_sciq(row: Mapping[str, Any], source: Source) -> Example | str:
     )
 
 
+@looks_at("question answer facts")
 def adapt_strategyqa(row: Mapping[str, Any], source: Source) -> Example | str:
     """`ChilleD/StrategyQA`: a truth value; `facts`, a text or a list, becomes the trace.
 
@@ -308,6 +332,7 @@ def clean_post(text: str) -> str:
     return re.sub(r"\n{2,}", "\n\n", SCENE_BREAK.sub("\n", "\n" + lines)).strip()
 
 
+@looks_at("prompt story")
 def adapt_writingprompts(row: Mapping[str, Any], source: Source) -> Example | str:
     """`euclaise/writingprompts`: posts from Reddit; the story is the reference.
 
@@ -340,6 +365,7 @@ DOLLY_DOMAINS = {
 }
 
 
+@looks_at("instruction context response category")
 def adapt_dolly(row: Mapping[str, Any], source: Source) -> Example | str:
     r"""`databricks/databricks-dolly-15k`: the category is the domain, the context a passage.
 
@@ -358,6 +384,7 @@ def adapt_dolly(row: Mapping[str, Any], source: Source) -> Example | str:
     return question_and_answer(question, answer, source, domain=DOLLY_DOMAINS[category])
 
 
+@looks_at("document summary")
 def adapt_xsum(row: Mapping[str, Any], source: Source) -> Example | str:
     """`EdinburghNLP/xsum`: an article, and one sentence that sums it up.
 
@@ -369,6 +396,7 @@ def adapt_xsum(row: Mapping[str, Any], source: Source) -> Example | str:
     return question_and_answer(question, text_of(row["summary"]), source)
 
 
+@looks_at("question reference_answer")
 def adapt_rar_science(row: Mapping[str, Any], source: Source) -> Example | str:
     """`ScaleAI/RaR-Science`: a question and a reference answer; the rubrics stay behind.
 
@@ -377,41 +405,3 @@ def adapt_rar_science(row: Mapping[str, Any], source: Source) -> Example | str:
     'open'
     """
     return question_and_answer(text_of(row["question"]), text_of(row["reference_answer"]), source)
-
-
-# The table of adapters, and of the columns that each of them looks at. Where the file format
-# stores columns apart, as parquet does, no others travel.
-
-
-ADAPTERS: dict[str, Callable[[Mapping[str, Any], Source], Example | str]] = {
-    "glaive": adapt_glaive,
-    "mixture_of_thoughts": adapt_mixture_of_thoughts,
-    "gsm8k": adapt_gsm8k,
-    "mbpp": adapt_mbpp,
-    "arc": adapt_arc,
-    "sciq": adapt_sciq,
-    "strategyqa": adapt_strategyqa,
-    "writingprompts": adapt_writingprompts,
-    "dolly": adapt_dolly,
-    "xsum": adapt_xsum,
-    "rar_science": adapt_rar_science,
-}
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "glaive": ("prompt", "response"),
-    "mixture_of_thoughts": ("messages", "num_tokens"),
-    "gsm8k": ("question", "answer"),
-    "mbpp": (
-        *("text", "prompt", "code", "test_list"),
-        *("challenge_test_list", "test_setup_code", "test_imports"),
-    ),
-    "arc": ("question", "choices", "answerKey"),
-    "sciq": (
-        *("question", "correct_answer", "support"),
-        *("distractor1", "distractor2", "distractor3"),
-    ),
-    "strategyqa": ("question", "answer", "facts"),
-    "writingprompts": ("prompt", "story"),
-    "dolly": ("instruction", "context", "response", "category"),
-    "xsum": ("document", "summary"),
-    "rar_science": ("question", "reference_answer"),
-}

@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 import random
 import time
@@ -30,8 +31,9 @@ from submission.bench.answers.prompts import (
     render_prompt,
     render_target,
 )
+from submission.bench.rows.hub import SourceDown
 from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
-from submission.bench.rows.reading import SourceDown, read_source
+from submission.bench.rows.reading import read_source
 from submission.bench.settings.config import CHECK_SECONDS, Lengths, MixtureShares, Source
 from submission.bench.settings.limits import within
 
@@ -114,6 +116,7 @@ def misfit(tokenizer: Any, example: Example, lengths: Lengths, needs_trace: bool
 
 EARLY_LOOK = 20_000  # rows after which a source must have kept its minimum share
 SCANNERS = 4  # threads that read ahead from a large source
+FEW = 500  # rows, of sources that all broke off: others are added to fewer
 AHEAD = 32  # code rows whose reference programs may be waiting to be run
 
 
@@ -233,7 +236,7 @@ def load_source(
     at_most: int,
     clock: Callable[[], float],
 ) -> tuple[list[Example], SourceCount]:
-    """The usable rows of one source, and what became of the others.
+    """The usable rows of one source, and what became of the others, at the commit that was read.
 
     Raises:
       ValueError: less than `minimum_kept` of its rows can be used, or none.
@@ -241,27 +244,28 @@ def load_source(
     usable: list[Example] = []
     dropped: collections.Counter[str] = collections.Counter()
     trouble: list[str] = []
+    commits: list[str] = []
     most = row_filter.lengths.prompt + row_filter.lengths.completion  # tokens
     scan = dict(longest=CHARACTERS_PER_TOKEN * most, workers=SCANNERS)
     end = clock() + 60 * source.minutes
-    rows = read_source(source, clock=clock, **(scan if row_filter.needs_trace else {}))
+    scan = scan if row_filter.needs_trace else {}
+    rows = read_source(source, clock=clock, resolved=commits.append, **scan)
     judged = row_filter.judged(until_down(rows, trouble))
     with contextlib.closing(rows), contextlib.closing(judged):
         for example, reason in judged:
+            if len(usable) >= min(source.rows, at_most) or clock() > end:
+                break
             read = len(usable) + sum(dropped.values())
-            if len(usable) >= min(source.rows, at_most):
-                break
-            if clock() > end:
-                trouble.append(f"its {source.minutes:.1f} minutes were over")
-                break
             if read == EARLY_LOOK and len(usable) < minimum_kept * read:
                 break
             if reason:
                 dropped[reason] += 1
             else:
                 usable.append(example)
-    if not trouble and clock() > end:  # the reader saw it first
+    if not trouble and clock() > end:
         trouble.append(f"its {source.minutes:.1f} minutes were over")
+    if commits:
+        source = dataclasses.replace(source, revision=commits[0])
     count = SourceCount(source, len(usable), dict(dropped), "; ".join(trouble))
     # Of a source that was cut short, a few rows say nothing about the others.
     can_tell = not trouble or count.read * minimum_kept >= 1
@@ -272,9 +276,6 @@ def load_source(
             f"source. In all: {count}."
         )
     return usable, count
-
-
-DEFAULT_SHARES = MixtureShares()
 
 
 def mix(groups: Mapping[str, Sequence[Example]], counts: Sequence[SourceCount],
@@ -297,7 +298,8 @@ def mix(groups: Mapping[str, Sequence[Example]], counts: Sequence[SourceCount],
         lost = "; ".join(str(count) for count in counts if not count.kept)
         raise RuntimeError(
             f"Only {left:.0%} of the mixture's weight could be read, less than {shares.least:.0%}. "
-            f"Not read: {lost}. Is the internet on? On Kaggle: 'Settings' > 'Internet'."
+            f"Not read: {lost}\nA folder that scripts/download_sft_datasets.py has prepared needs "
+            "no hub, nor does PROFILE=tiny."
         )
     numbers = {name: len(rows) for name, rows in found.items()}
     return Mixture(found, mixture_shares(numbers, weights, shares), tuple(counts))
@@ -308,12 +310,13 @@ def load_mixture(
     tokenizer: Any,
     lengths: Lengths,
     *,
+    fallback: Sequence[Source] = (),
     needs_trace: bool,
     minimum_kept: float,
-    shares: MixtureShares = DEFAULT_SHARES,
+    shares: MixtureShares | None = None,
     keep_out: Sequence[Example] = (),
     at_most: int = 1_000_000,
-    minutes: float | None = None,
+    minutes: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> Mixture:
     """The usable rows of all sources and their shares; prints what was dropped, and why.
@@ -322,6 +325,7 @@ def load_mixture(
       sources: in this order; of two rows that ask the same, the first stays.
       tokenizer: the model's own.
       lengths: token limits of prompt and completion.
+      fallback: read as well if all sources have broken off before there were enough rows.
       needs_trace: drop rows without a trace, or with a target over the limit.
       minimum_kept: share of a source's rows that must be usable.
       shares: exponent, cap, and how much of the weight must be reachable.
@@ -335,22 +339,47 @@ def load_mixture(
       RuntimeError: too many sources are down.
     """
     names = [source_label(source) for source in sources]
+    fallback = [source for source in fallback if source_label(source) not in names]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"The source {twice[0]} is in the mixture twice.")
     row_filter = RowFilter(tokenizer, lengths, needs_trace, keep_out)
     groups: dict[str, list[Example]] = {}
     counts: list[SourceCount] = []
-    end = None if minutes is None else clock() + 60 * minutes
-    for name, source in zip(names, sources, strict=True):
-        if end is not None:
-            left = max(0.0, (end - clock()) / 60)
-            source = dataclasses.replace(source, minutes=min(source.minutes, left))
-        groups[name], count = load_source(
+    end = clock() + 60 * minutes
+
+    def read(source: Source) -> None:
+        left = max(0.0, (end - clock()) / 60)
+        source = dataclasses.replace(source, minutes=min(source.minutes, left))
+        groups[source_label(source)], count = load_source(
             source, row_filter, minimum_kept=minimum_kept, at_most=at_most, clock=clock
         )
         print(count)
         counts.append(count)
+
+    for source in sources:
+        read(source)
+    shares = shares or MixtureShares()
+    kept = sum(count.kept for count in counts)
+    if fallback and counts and all(count.trouble for count in counts) and kept < FEW:
+        others = ", ".join(map(source_label, fallback))
+        print(f"Of {', '.join(names)} only {kept} rows came. Others are added: {others}. They are "
+              "fewer and plainer; the format can be learned from them.")  # fmt: skip
+        for source in fallback:
+            read(source)
+        shares = dataclasses.replace(shares, least=0.0)
     return mix(groups, counts, shares)
+
+
+def what_was_read(rows: Mapping[str, Mixture]) -> list[dict[str, Any]]:
+    """For `results.json`: each source of which a stage has rows, its commit and licence, counts."""
+    return [
+        {
+            "stage": stage, "source": source_label(count.source), "location": count.source.location,
+            "commit": count.source.revision, "licence": count.source.licence,
+            "read": count.read, "kept": count.kept,
+        }
+        for stage, mixture in rows.items() for count in mixture.counts if count.kept
+    ]  # fmt: skip
 
 
 # **The stream.** SFT draws from an endless stream (what GRPO draws, the curriculum decides). Which
@@ -389,9 +418,6 @@ def mixed_forever(mixture: Mixture, seed: int) -> Iterator[Example]:
 
 def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """A batch for Tunix's learner: `prompts` and the fields of `Example`, one array each."""
-    columns = {name: [] for name in examples[0].columns()}
-    for example in examples:
-        for name, value in example.columns().items():
-            columns[name].append(value)
-    arrays = {name: np.array(values) for name, values in columns.items()}
+    rows = [example.columns() for example in examples]
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return {"prompts": np.array([render_prompt(e.question) for e in examples]), **arrays}

@@ -146,21 +146,6 @@ def question_key(example: Example) -> tuple:
     return question_tokens(example.question), tuple(map(question_tokens, example.choices))
 
 
-def without_duplicates(examples: Iterable[Example]) -> Iterator[Example]:
-    """The first of all rows that ask the same.
-
-    >>> rows = [Example(q, "7", "number") for q in ("3 + 4?", "3+4", "3 - 4?")]
-    >>> [row.question for row in without_duplicates(rows)]
-    ['3 + 4?', '3 - 4?']
-    """
-    seen = set()
-    for example in examples:
-        key = question_key(example)
-        if key not in seen:
-            seen.add(key)
-            yield example
-
-
 # **Decontamination.** No row that is trained on may give away a row that is evaluated. Four
 # looks, from plain to subtle; a row that fails one is dropped:
 #
@@ -281,7 +266,7 @@ class Decontaminator:
 
     def __init__(self, keep_out: Iterable[Example]) -> None:
         """The held-out rows; duplicates among them count once."""
-        rows = list(without_duplicates(keep_out))
+        rows = {question_key(row): row for row in keep_out}.values()
         self.texts = [text for row in rows for text in asked_texts(row)]
         self.fit(self.texts)
         self.exact: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
@@ -289,7 +274,6 @@ class Decontaminator:
         self.by_word: dict[str, list[int]] = collections.defaultdict(list)
         self.by_figures: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
         by_run: dict[tuple[str, ...], set[int]] = collections.defaultdict(set)
-        self.runs: list[int] = []  # how many runs of each text are no template
         for i, text in enumerate(self.texts):
             self.exact[text.tokens].append(i)
             if SHORTEST_INSIDE <= len(text.tokens) <= RUN:  # longer ones are found by their runs
@@ -303,7 +287,7 @@ class Decontaminator:
                 by_run[run].add(i)
         self.by_run = {run: rows for run, rows in by_run.items() if len(rows) <= TEMPLATE_ROWS}
         counts = collections.Counter(i for rows in self.by_run.values() for i in rows)
-        self.runs = [counts[i] for i in range(len(self.texts))]
+        self.runs = [counts[i] for i in range(len(self.texts))]  # of each text, no template
         self.all_runs = frozenset(self.by_run)
         self.all_anchors, self.all_rare = frozenset(self.anchors), frozenset(self.by_word)
 

@@ -17,37 +17,26 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from submission.bench.answers.prompts import Example, example_from_mapping
 from submission.bench.rows.data import Mixture, SourceCount, load_mixture, mix, source_label
-from submission.bench.settings.config import Run, Source
+from submission.bench.rows.reading import bundled_rows
+from submission.bench.settings.config import Run
 
 STAGES = ("held_out", "sft", "grpo")
-MANIFEST, MANIFEST_FORMAT = "manifest.json", 1
-PREPARE_AGAIN = (
-    "Prepare the folder again with scripts/download_sft_datasets.py, or leave `prepared` empty "
-    "in the profile to read the sources themselves."
-)
+MANIFEST, MANIFEST_FORMAT = "manifest.json", 2
 
 
-def stage_sources(run: Run, stage: str) -> tuple[Source, ...]:
-    """The sources that a stage draws from."""
-    return {
-        "held_out": run.profile.evaluation.sources,
-        "sft": run.sft_sources,
-        "grpo": run.profile.grpo_sources,
-    }[stage]
-
-
-def stage_settings(run: Run, stage: str) -> dict[str, Any]:
-    """What decides, beside sources and tokenizer, which rows a stage gets."""
+def asked_of(run: Run, stage: str) -> dict[str, Any]:
+    """What decides, beside lengths and tokenizer, which rows a stage gets, for `load_mixture`."""
     profile, is_sft = run.profile, stage == "sft"
+    held_out = profile.evaluation
+    sources = {"held_out": held_out.sources, "sft": run.sft_sources, "grpo": profile.grpo_sources}
     return {
-        "lengths": dataclasses.asdict(profile.lengths),
+        "sources": sources[stage],
+        "fallback": profile.sft_fallback if is_sft else (),
         "needs_trace": is_sft,
         "minimum_kept": profile.sft.minimum_kept if is_sft else profile.minimum_prompts,
-        "at_most": profile.evaluation.rows if stage == "held_out" else 1_000_000,
+        "at_most": held_out.rows if stage == "held_out" else 1_000_000,
     }
 
 
@@ -67,14 +56,10 @@ def read_rows(
     end = clock() + 60 * (minutes or run.profile.preparation_minutes)
     rows: dict[str, Mixture] = {}
     for stage in STAGES:
-        settings = stage_settings(run, stage)
         rows[stage] = load_mixture(
-            stage_sources(run, stage),
-            tokenizer,
-            run.profile.lengths,
-            needs_trace=settings["needs_trace"],
-            minimum_kept=settings["minimum_kept"],
-            at_most=settings["at_most"],
+            tokenizer=tokenizer,
+            lengths=run.profile.lengths,
+            **asked_of(run, stage),
             shares=run.profile.mixture,
             keep_out=rows["held_out"].examples if rows else (),
             minutes=max(0.0, (end - clock()) / 60),
@@ -101,26 +86,19 @@ def file_digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_identity(source: Source) -> dict[str, Any]:
-    """What decides which rows a source gives; not its weight, its minutes or its licence."""
-    fields = dataclasses.asdict(source) | {"select": list(source.select)}
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in ("weight", "minutes", "licence", "on")
-    }
+def stage_identity(run: Run, stage: str) -> dict[str, Any]:
+    """What decides which rows a stage gets, as JSON has it: the settings, and source by source.
 
-
-def first_difference(asked: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The first entry that differs, in words; empty if none does.
-
-    >>> first_difference({"prompt": 256, "completion": 768}, {"prompt": 48, "completion": 768})
-    'prompt is 48 there, 256 here'
+    The weight, the minutes and the licence of a source do not.
     """
-    for name in asked:
-        if found.get(name) != asked[name]:
-            return f"{name} is {found.get(name)!r} there, {asked[name]!r} here"
-    return ""
+    identity = asked_of(run, stage) | {"lengths": dataclasses.asdict(run.profile.lengths)}
+    for kind in ("sources", "fallback"):
+        sources, identity[kind] = identity[kind], list(map(source_label, identity[kind]))
+        for label, source in zip(identity[kind], sources, strict=True):
+            for name, value in dataclasses.asdict(source).items():
+                if name not in ("weight", "minutes", "licence", "on"):
+                    identity[f"{name} of {label}"] = value
+    return json.loads(json.dumps(identity))
 
 
 def manifest_fault(manifest: Mapping[str, Any], run: Run, tokenizer: Any) -> str:
@@ -130,72 +108,57 @@ def manifest_fault(manifest: Mapping[str, Any], run: Run, tokenizer: Any) -> str
     if manifest["tokenizer"] != tokenizer_digest(tokenizer):
         return f"its rows were counted with the tokenizer of {manifest['model']}, another one"
     for stage in STAGES:
-        there = manifest["stages"][stage]
-        if found := first_difference(stage_settings(run, stage), there["settings"]):
-            return f"{stage}: {found}"
-        asked = {source_label(s): source_identity(s) for s in stage_sources(run, stage)}
-        names = [entry["name"] for entry in there["sources"]]
-        if list(asked) != names:
-            recipe = f"recipe {manifest['recipe']} of profile {manifest['profile']}"
-            return f"{stage} has {names} there ({recipe}), {list(asked)} here"
-        for entry in there["sources"]:
-            if found := first_difference(asked[entry["name"]], entry["asked"]):
-                return f"{stage}, {entry['name']}: {found}"
+        there = manifest["stages"][stage]["asked"]
+        for name, value in stage_identity(run, stage).items():
+            if there.get(name) != value:
+                made_for = f"recipe {manifest['recipe']} of profile {manifest['profile']}"
+                return f"{stage}: {name}: {there.get(name)} there ({made_for}), {value} here"
     return ""
-
-
-def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """The manifest of a prepared folder.
-
-    Raises:
-      FileNotFoundError: the folder has none.
-      ValueError: it is not JSON.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: was the folder finished? {PREPARE_AGAIN}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}). {PREPARE_AGAIN}") from error
 
 
 def load_stage(folder: pathlib.Path, manifest: Mapping[str, Any], run: Run, stage: str) -> Mixture:
     """The rows of one stage from a folder whose manifest fits.
 
     Raises:
-      FileNotFoundError, ValueError: the file is missing, or is not what the manifest says.
+      OSError, ValueError: the file is missing, or is not what the manifest says.
     """
     path = folder / f"{stage}.parquet"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. {PREPARE_AGAIN}")
     if file_digest(path) != manifest["files"][path.name]["sha256"]:
-        raise ValueError(f"{path} has changed since it was prepared. {PREPARE_AGAIN}")
-    entries = manifest["stages"][stage]["sources"]
-    groups: dict[str, list[Example]] = {entry["name"]: [] for entry in entries}
-    for number, row in enumerate(pq.read_table(path).to_pylist(), 1):
-        groups[row["group"]].append(example_from_mapping(row, f"{path}, row {number}"))
-    counts = [
-        SourceCount(source, entry["kept"], entry["dropped"], entry["trouble"])
-        for source, entry in zip(stage_sources(run, stage), entries, strict=True)
-    ]
-    for count in counts:
-        print(count)
-    return mix(groups, counts, run.profile.mixture)
+        raise ValueError(f"{path.name} has changed since it was prepared")
+    # Sources that stand behind others have an entry only if they were read.
+    entries = {entry["name"]: entry for entry in manifest["stages"][stage]["sources"]}
+    groups: dict[str, list[Example]] = {name: [] for name in entries}
+    for where, row in bundled_rows(path):
+        groups[row["group"]].append(example_from_mapping(row, where))
+    counts, asked = [], asked_of(run, stage)
+    for source in (*asked["sources"], *asked["fallback"]):
+        if entry := entries.get(source_label(source)):
+            source = dataclasses.replace(source, revision=entry["revision"])
+            read = (entry[name] for name in ("kept", "dropped", "trouble"))
+            counts.append(SourceCount(source, *read))
+            print(counts[-1])
+    return mix(groups, counts, dataclasses.replace(run.profile.mixture, least=0.0))
 
 
 def load_prepared(run: Run, tokenizer: Any) -> dict[str, Mixture]:
     """The rows of each stage, from the folder that the profile names.
 
     Raises:
-      FileNotFoundError, ValueError: a part of the folder is missing, has changed, or was made
-        for another run; says which, and what to do.
+      ValueError: a part of the folder is missing, has changed, or was made for another run; says
+        which, and what to do.
     """
     folder = pathlib.Path(run.profile.prepared)
-    manifest = read_manifest(folder)
-    if wrong := manifest_fault(manifest, run, tokenizer):
-        raise ValueError(f"{folder} was not prepared for this run: {wrong}. {PREPARE_AGAIN}")
-    return {stage: load_stage(folder, manifest, run, stage) for stage in STAGES}
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if wrong := manifest_fault(manifest, run, tokenizer):
+            raise ValueError(f"{MANIFEST}: it was not prepared for this run: {wrong}")
+        return {stage: load_stage(folder, manifest, run, stage) for stage in STAGES}
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The rows in {folder} cannot be used: {type(error).__name__}: {error}. Prepare the "
+            "folder again with scripts/download_sft_datasets.py, or leave `prepared` empty in the "
+            "profile to read the sources themselves."
+        ) from error
 
 
 def rows_of_run(run: Run, tokenizer: Any) -> dict[str, Mixture]:

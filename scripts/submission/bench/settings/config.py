@@ -50,7 +50,7 @@ class Source:
     checker: str = "open"
     weight: float = 1.0  # times its share in the mixture
     rows: int = 1_000_000  # keep no more than this many usable rows
-    minutes: float = 4.0  # read no longer than this, and go on with what there is
+    minutes: float = 6.0  # read no longer than this; a limit of the hub's lasts up to five
     licence: str = "Apache-2.0"
     on: bool = True
 
@@ -248,6 +248,7 @@ class Profile:
     generation: Generation
     chip: Chip
     hours: float  # the wall clock of a session
+    sft_fallback: tuple[Source, ...] = ()  # read as well if those of `sft_sources` are all down
     warm_start: str = "warm_start_grpo"  # the key of `sft_sources` that the recipe has chosen
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit

@@ -62,6 +62,7 @@ def sources_of(profile: Profile) -> list[tuple[str, Sequence[Source]]]:
     warm_start = profile.sft_sources.get(profile.warm_start, ()) if profile.sft.steps else ()
     return [
         ("SFT", warm_start),
+        ("SFT, if that is down", profile.sft_fallback if warm_start else ()),
         ("GRPO", profile.grpo_sources),
         ("evaluation", profile.evaluation.sources),
     ]
