@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from submission.bench.policy.model import gemma2_lib, gemma3_lib, tunix_config
+from submission.bench.policy.model import abstract_stock, tunix_config
 from submission.bench.settings.config import Run
 
 
@@ -43,10 +43,7 @@ class MemoryPlan:
 
 def parameter_count(model_config: Any) -> int:
     """Numbers in a Tunix Gemma of this configuration; no weight is made."""
-    is_gemma_3 = isinstance(model_config, gemma3_lib.ModelConfig)
-    library = gemma3_lib.Gemma3 if is_gemma_3 else gemma2_lib.Gemma
-    abstract = nnx.eval_shape(lambda: library(model_config, rngs=nnx.Rngs(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract)))
+    return sum(x.size for x in jax.tree.leaves(nnx.state(abstract_stock(model_config))))
 
 
 def adapter_count(model_config: Any, rank: int) -> int:

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import kagglehub
 import numpy as np
+import orbax.checkpoint as ocp
 import qwix
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tunix.generate import sampler as sampler_lib
 from tunix.generate import tokenizer_adapter
 from tunix.models.gemma import model as gemma2_lib
-from tunix.models.gemma import params as gemma2_params
 from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
@@ -133,25 +133,35 @@ def tunix_config(model: StockModel) -> Any:
     return config
 
 
+def abstract_stock(model_config: Any) -> nnx.Module:
+    """A Tunix Gemma of this configuration; no weight is made."""
+    is_gemma_3 = isinstance(model_config, gemma3_lib.ModelConfig)
+    library = gemma3_lib.Gemma3 if is_gemma_3 else gemma2_lib.Gemma
+    return nnx.eval_shape(lambda: library(model_config, rngs=nnx.Rngs(0)))
+
+
+def read_weights(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """An Orbax checkpoint on the host, whatever devices its writer had (`_sharding` names them)."""
+    reader = ocp.PyTreeCheckpointer()
+    metadata = reader.metadata(path).item_metadata  # old ones have none, and are read as numpy
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    wanted = metadata and jax.tree.map(lambda _: as_numpy, metadata.tree)
+    return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=wanted))
+
+
 def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Module:
-    """The stock model, on the mesh, in the model's dtype."""
-    config, dtype = tunix_config(model), jnp.dtype(model.dtype)
-    weights = str(folder / model.weights)
-    with mesh:
-        if model.family == "gemma3":
-            return gemma3_params.create_model_from_checkpoint(weights, config, mesh, dtype)
-        params = gemma2_params.load_and_format_params(weights)["transformer"]
-        stock = gemma2_lib.module_from_linen_variables(
-            module_factory=lambda: gemma2_lib.Gemma(config, rngs=nnx.Rngs(params=0)),
-            variables=params,
-            map_key_fn=gemma2_lib._map_linen_var_names,
-            assign_val_fn=gemma2_lib._assign_linen_params_to_nnx_state,
-        )
-        state = nnx.state(stock)
-        shardings = nnx.get_named_sharding(state, mesh)
-        placed = jax.tree.map(lambda x, s: jax.device_put(x.astype(dtype), s), state, shardings)
-        nnx.update(stock, placed)
-        return stock
+    """The stock model in its dtype, each chip with no more of it than the mesh gives it."""
+    weights, stock = read_weights(folder / model.weights), abstract_stock(tunix_config(model))
+    if model.family == "gemma2":  # its gates lie the other way round than Gemma 3's
+        for name in weights:
+            if name.endswith("gating_einsum"):
+                weights[name] = {"w": weights[name]["w"].swapaxes(1, 2)}
+    params = gemma3_params.map_from_upstream_checkpoint(weights, model.family)
+    shardings = nnx.to_pure_dict(nnx.get_named_sharding(nnx.state(stock), mesh))
+    dtype = jnp.dtype(model.dtype)
+    placed = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, dtype), s), params, shardings)
+    nnx.update(stock, placed)
+    return stock
 
 
 # **The adapter.** LoRA on attention and MLP: for the 1B, 50 million numbers beside a frozen base.
