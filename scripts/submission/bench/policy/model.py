@@ -1,8 +1,7 @@
 """Stock Gemma, and an adapter on it.
 
-The model is the stock instruction-tuned Gemma, in the layout in which Kaggle hands it out,
-read by Tunix's own loaders. The tiny Gemma of the CPU profile lies in the same layout and
-is read by the same call.
+The model is the stock instruction-tuned Gemma, as Kaggle hands it out, under the names that
+Tunix's own loader gives it. The tiny Gemma of the CPU profile is read by the same call.
 """
 
 import dataclasses
@@ -114,11 +113,11 @@ def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> 
 
 def batch_on_data_axes(sharding_config: Any) -> Any:
     """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
-    axes = {}
-    for field in dataclasses.fields(sharding_config):
-        value = getattr(sharding_config, field.name)
-        if isinstance(value, tuple) and field.name.startswith("act_"):
-            axes[field.name] = (DATA_AXES, *value[1:])
+    axes = {
+        name: (DATA_AXES, *value[1:])
+        for name, value in vars(sharding_config).items()
+        if isinstance(value, tuple) and name.startswith("act_")
+    }
     return dataclasses.replace(sharding_config, **axes)
 
 
