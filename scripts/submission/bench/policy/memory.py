@@ -7,6 +7,7 @@ happen is that they lie below.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -58,13 +59,14 @@ def adapter_count(model_config: Any, rank: int) -> int:
     return rank * c.num_layers * sum(ends)
 
 
-def pass_bytes(run: Run, rows: float, length: int) -> int:
-    """What `rows` rows per chip take in a forward and backward pass, beside the weights.
+def pass_bytes(run: Run, rows: float) -> int:
+    """What `rows` whole rows per chip take in a forward and backward pass, beside the weights.
 
     Kept are the inputs of each layer, if the rest is recomputed, and otherwise everything.
     Beside that stands the larger of one layer at work and one chunk of the vocabulary.
     """
     c, width = tunix_config(run.model), jnp.dtype(run.model.dtype).itemsize
+    length = run.cache_length
     tokens = rows * length
     heads = c.num_heads * c.head_dim
     layer = tokens * width * (4 * c.hidden_dim + 6 * c.embed_dim + 4 * heads)
@@ -100,6 +102,7 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     Raises:
       ValueError: not even one group per pass fits, with the weights in slices.
     """
+    training, rollout = functools.partial(pass_bytes, run), functools.partial(cache_bytes, run)
     profile, settings, width = run.profile, run.profile.grpo, jnp.dtype(run.model.dtype).itemsize
     shape = tunix_config(run.model)
     base = parameter_count(shape) * width
@@ -112,12 +115,6 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
         """The largest divisor of `whole`, each so many rows, that fits beside the weights, or 0."""
         divisors = [d for d in range(1, whole + 1) if whole % d == 0]
         return max((d for d in divisors if weights + needed(d * rows) <= room), default=0)
-
-    def training(rows: float) -> int:
-        return pass_bytes(run, rows, run.cache_length)
-
-    def rollout(rows: float) -> int:
-        return cache_bytes(run, rows)
 
     def evaluation(rows: float) -> int:
         # Tunix's sampler makes its cache on the first chip, whole, and only then shares it out.

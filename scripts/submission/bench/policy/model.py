@@ -115,7 +115,7 @@ def batch_on_data_axes(sharding_config: Any) -> Any:
     """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
     axes = {
         name: (DATA_AXES, *value[1:])
-        for name, value in vars(sharding_config).items()
+        for name, value in dataclasses.asdict(sharding_config).items()
         if isinstance(value, tuple) and name.startswith("act_")
     }
     return dataclasses.replace(sharding_config, **axes)
@@ -203,17 +203,9 @@ def adapter_size(policy: nnx.Module) -> tuple[int, int]:
 
 def make_sampler(policy: nnx.Module, tokenizer: Any, cache_length: int) -> sampler_lib.Sampler:
     """Tunix's stock sampler with a cache for `cache_length` tokens."""
-    config = policy.config
-    return sampler_lib.Sampler(
-        transformer=policy,
-        tokenizer=tokenizer,
-        cache_config=sampler_lib.CacheConfig(
-            cache_size=cache_length,
-            num_layers=config.num_layers,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-        ),
-    )
+    c = policy.config
+    cache = sampler_lib.CacheConfig(cache_length, c.num_layers, c.num_kv_heads, c.head_dim)
+    return sampler_lib.Sampler(policy, tokenizer, cache)
 
 
 def require_window(policy: nnx.Module, length: int) -> None:
