@@ -48,15 +48,10 @@ def parameter_count(model_config: Any) -> int:
 
 
 def adapter_count(model_config: Any, rank: int) -> int:
-    """Numbers in the adapter: two thin factors for each projection."""
+    """Numbers in the adapter: two thin factors for each projection, from or to the width."""
     c = model_config
-    ends = [
-        c.embed_dim + c.num_heads * c.head_dim,  # queries
-        c.embed_dim + 2 * c.num_kv_heads * c.head_dim,  # keys and values
-        c.num_heads * c.head_dim + c.embed_dim,
-        *[c.embed_dim + c.hidden_dim] * 3,
-    ]
-    return rank * c.num_layers * sum(ends)
+    ends = 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.hidden_dim
+    return rank * c.num_layers * (6 * c.embed_dim + ends)
 
 
 def pass_bytes(run: Run, rows: float) -> int:

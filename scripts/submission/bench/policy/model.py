@@ -132,33 +132,31 @@ def tunix_config(model: StockModel) -> Any:
     return config
 
 
-def abstract_stock(model_config: Any) -> nnx.Module:
-    """A Tunix Gemma of this configuration; no weight is made."""
-    is_gemma_3 = isinstance(model_config, gemma3_lib.ModelConfig)
-    library = gemma3_lib.Gemma3 if is_gemma_3 else gemma2_lib.Gemma
-    return nnx.eval_shape(lambda: library(model_config, rngs=nnx.Rngs(0)))
+def abstract_stock(shape: Any) -> nnx.Module:
+    """A Tunix Gemma of this `ModelConfig`; no weight is made."""
+    family = gemma3_lib.Gemma3 if isinstance(shape, gemma3_lib.ModelConfig) else gemma2_lib.Gemma
+    return nnx.eval_shape(lambda: family(shape, rngs=nnx.Rngs(0)))
 
 
-def read_weights(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """An Orbax checkpoint on the host, whatever devices its writer had (`_sharding` names them)."""
-    reader = ocp.PyTreeCheckpointer()
-    metadata = reader.metadata(path).item_metadata  # old ones have none, and are read as numpy
-    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    wanted = metadata and jax.tree.map(lambda _: as_numpy, metadata.tree)
-    return reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=wanted))
+def read_arrays(path: pathlib.Path, like: Any = None) -> Any:
+    """An Orbax checkpoint as numpy, as it was saved or in a tree like the one given."""
+    # As anything else, it would go to the devices of its writer, which `_sharding` names.
+    with ocp.PyTreeCheckpointer() as reader:
+        if (tree := like) is None and (metadata := reader.metadata(path).item_metadata):
+            tree = metadata.tree  # old checkpoints have none, and are read as numpy
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(path.resolve(), item=like, restore_args=how)
 
 
 def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Module:
     """The stock model in its dtype, each chip with no more of it than the mesh gives it."""
-    weights, stock = read_weights(folder / model.weights), abstract_stock(tunix_config(model))
+    weights, stock = read_arrays(folder / model.weights), abstract_stock(tunix_config(model))
     if model.family == "gemma2":  # its gates lie the other way round than Gemma 3's
-        for name in weights:
-            if name.endswith("gating_einsum"):
-                weights[name] = {"w": weights[name]["w"].swapaxes(1, 2)}
+        for name in (name for name in weights if name.endswith("gating_einsum")):
+            weights[name] = {"w": weights[name]["w"].swapaxes(1, 2)}
     params = gemma3_params.map_from_upstream_checkpoint(weights, model.family)
     shardings = nnx.to_pure_dict(nnx.get_named_sharding(nnx.state(stock), mesh))
-    dtype = jnp.dtype(model.dtype)
-    placed = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, dtype), s), params, shardings)
+    placed = jax.tree.map(lambda x, s: jax.device_put(x.astype(model.dtype), s), params, shardings)
     nnx.update(stock, placed)
     return stock
 

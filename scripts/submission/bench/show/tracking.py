@@ -22,8 +22,6 @@ from submission.bench.run.metrics import read_lines
 from submission.bench.run.run_folder import RunFolder, read_json, settings_of, write_json
 from submission.bench.settings.config import Run
 
-Lines = Iterator[dict[str, Any]]
-
 
 def scalars(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line, by names that both boards sort by stage.
@@ -53,7 +51,7 @@ class Board(threading.Thread):
         except BaseException as error:  # not installed, no network, a full disk
             warnings.warn(f"{self.name} takes no more lines of the log: {error}", stacklevel=2)
 
-    def told(self) -> Lines:
+    def told(self) -> Iterator[dict]:
         """The lines of the run: what the log has up to the first that is told, then the others."""
         if first := self.lines.get():
             for line in read_lines(self.folder.metrics):
@@ -67,7 +65,7 @@ class Board(threading.Thread):
         self.lines.put(line)
 
 
-def tensorboard(lines: Lines, folder: RunFolder) -> None:
+def tensorboard(lines: Iterator[dict], folder: RunFolder) -> None:
     """Writes the lines for TensorBoard, in place of what an earlier session wrote."""
     writer = None
     for line in lines:
@@ -91,7 +89,7 @@ def wandb_mode() -> str:
     return "offline"
 
 
-def weights_and_biases(lines: Lines, folder: RunFolder, run: Run, project: str) -> None:
+def weights_and_biases(lines: Iterator[dict], folder: RunFolder, run: Run, project: str) -> None:
     """Logs to a project; a run that goes on goes on there, too, and has no line twice."""
     import wandb
 
@@ -130,7 +128,6 @@ def close_boards(listeners: Sequence[Board], seconds: float = 15.0) -> None:
     """Has the boards write what is left, and waits so long for each, at most."""
     for board in listeners:
         board.lines.put(None)
-    for board in listeners:
         board.join(seconds)
         if board.is_alive():
             warnings.warn(f"{board.name} has not ended in {seconds:g} s: left so", stacklevel=2)
