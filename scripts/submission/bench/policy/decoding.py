@@ -15,6 +15,7 @@ Only the attention differs from Tunix's model, and only while it decodes: it rea
 of cache where Tunix's reads one. Weights, adapter and everything around it are the policy's.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -94,32 +95,26 @@ def attend_in_segment(attention: Any, x_B1D: jax.Array, positions_B1: jax.Array,
     return {"key": key_BKSH, "value": value_BKSH}, output_B1D
 
 
-class Gemma3SegmentAttention(gemma3_lib.Attention):
-    """Gemma 3's attention, which while decoding reads its past and its segment apart."""
+@functools.cache
+def segment_attention(kind: type) -> type:
+    """Tunix's attention of either Gemma, which while decoding reads past and segment apart."""
 
-    def block(self, x: Any, segment_pos: Any, cache: Any, attn_mask: Any) -> tuple:
+    class SegmentAttention(kind):
         """Tunix's own, unless the mask is a `Seen`."""
-        if isinstance(attn_mask, Seen):
-            return attend_in_segment(self, x, segment_pos, cache, attn_mask)
-        return super().block(x, segment_pos, cache, attn_mask)
 
+        def block(self, x: Any, segment_pos: Any, cache: Any, attn_mask: Any) -> tuple:
+            if isinstance(attn_mask, Seen):
+                return attend_in_segment(self, x, segment_pos, cache, attn_mask)
+            return super().block(x, segment_pos, cache, attn_mask)
 
-class Gemma2SegmentAttention(gemma2_lib.Attention):
-    """Gemma 2's attention, likewise."""
-
-    def block(self, x: Any, segment_pos: Any, cache: Any, attn_mask: Any) -> tuple:
-        """Tunix's own, unless the mask is a `Seen`."""
-        if isinstance(attn_mask, Seen):
-            return attend_in_segment(self, x, segment_pos, cache, attn_mask)
-        return super().block(x, segment_pos, cache, attn_mask)
+    return SegmentAttention
 
 
 def decoding_graph(policy: nnx.Module) -> Any:
     """The policy's graph definition with the attention above: its state is the policy's."""
     twin = nnx.merge(*nnx.split(policy))
     for layer in twin.layers:
-        is_gemma_3 = isinstance(layer.attn, gemma3_lib.Attention)
-        layer.attn.__class__ = Gemma3SegmentAttention if is_gemma_3 else Gemma2SegmentAttention
+        layer.attn.__class__ = segment_attention(type(layer.attn))
     return nnx.graphdef(twin)
 
 

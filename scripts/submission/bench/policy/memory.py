@@ -7,6 +7,7 @@ happen is that they lie below.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from submission.bench.policy.model import gemma2_lib, gemma3_lib, tunix_config
+from submission.bench.policy.model import abstract_stock, tunix_config
 from submission.bench.settings.config import Run
 
 
@@ -43,31 +44,24 @@ class MemoryPlan:
 
 def parameter_count(model_config: Any) -> int:
     """Numbers in a Tunix Gemma of this configuration; no weight is made."""
-    is_gemma_3 = isinstance(model_config, gemma3_lib.ModelConfig)
-    library = gemma3_lib.Gemma3 if is_gemma_3 else gemma2_lib.Gemma
-    abstract = nnx.eval_shape(lambda: library(model_config, rngs=nnx.Rngs(0)))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract)))
+    return sum(x.size for x in jax.tree.leaves(nnx.state(abstract_stock(model_config))))
 
 
 def adapter_count(model_config: Any, rank: int) -> int:
-    """Numbers in the adapter: two thin factors for each projection."""
+    """Numbers in the adapter: two thin factors for each projection, from or to the width."""
     c = model_config
-    ends = [
-        c.embed_dim + c.num_heads * c.head_dim,  # queries
-        c.embed_dim + 2 * c.num_kv_heads * c.head_dim,  # keys and values
-        c.num_heads * c.head_dim + c.embed_dim,
-        *[c.embed_dim + c.hidden_dim] * 3,
-    ]
-    return rank * c.num_layers * sum(ends)
+    ends = 2 * (c.num_heads + c.num_kv_heads) * c.head_dim + 3 * c.hidden_dim
+    return rank * c.num_layers * (6 * c.embed_dim + ends)
 
 
-def pass_bytes(run: Run, rows: float, length: int) -> int:
-    """What `rows` rows per chip take in a forward and backward pass, beside the weights.
+def pass_bytes(run: Run, rows: float) -> int:
+    """What `rows` whole rows per chip take in a forward and backward pass, beside the weights.
 
     Kept are the inputs of each layer, if the rest is recomputed, and otherwise everything.
     Beside that stands the larger of one layer at work and one chunk of the vocabulary.
     """
     c, width = tunix_config(run.model), jnp.dtype(run.model.dtype).itemsize
+    length = run.cache_length
     tokens = rows * length
     heads = c.num_heads * c.head_dim
     layer = tokens * width * (4 * c.hidden_dim + 6 * c.embed_dim + 4 * heads)
@@ -103,6 +97,7 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     Raises:
       ValueError: not even one group per pass fits, with the weights in slices.
     """
+    training, rollout = functools.partial(pass_bytes, run), functools.partial(cache_bytes, run)
     profile, settings, width = run.profile, run.profile.grpo, jnp.dtype(run.model.dtype).itemsize
     shape = tunix_config(run.model)
     base = parameter_count(shape) * width
@@ -115,12 +110,6 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
         """The largest divisor of `whole`, each so many rows, that fits beside the weights, or 0."""
         divisors = [d for d in range(1, whole + 1) if whole % d == 0]
         return max((d for d in divisors if weights + needed(d * rows) <= room), default=0)
-
-    def training(rows: float) -> int:
-        return pass_bytes(run, rows, run.cache_length)
-
-    def rollout(rows: float) -> int:
-        return cache_bytes(run, rows)
 
     def evaluation(rows: float) -> int:
         # Tunix's sampler makes its cache on the first chip, whole, and only then shares it out.

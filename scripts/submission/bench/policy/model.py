@@ -1,8 +1,7 @@
 """Stock Gemma, and an adapter on it.
 
-The model is the stock instruction-tuned Gemma, in the layout in which Kaggle hands it out,
-read by Tunix's own loaders. The tiny Gemma of the CPU profile lies in the same layout and
-is read by the same call.
+The model is the stock instruction-tuned Gemma, as Kaggle hands it out, under the names that
+Tunix's own loader gives it. The tiny Gemma of the CPU profile is read by the same call.
 """
 
 import dataclasses
@@ -14,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import kagglehub
 import numpy as np
+import orbax.checkpoint as ocp
 import qwix
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tunix.generate import sampler as sampler_lib
 from tunix.generate import tokenizer_adapter
 from tunix.models.gemma import model as gemma2_lib
-from tunix.models.gemma import params as gemma2_params
 from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
@@ -114,11 +113,11 @@ def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> 
 
 def batch_on_data_axes(sharding_config: Any) -> Any:
     """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
-    axes = {}
-    for field in dataclasses.fields(sharding_config):
-        value = getattr(sharding_config, field.name)
-        if isinstance(value, tuple) and field.name.startswith("act_"):
-            axes[field.name] = (DATA_AXES, *value[1:])
+    axes = {
+        name: (DATA_AXES, *value[1:])
+        for name, value in dataclasses.asdict(sharding_config).items()
+        if isinstance(value, tuple) and name.startswith("act_")
+    }
     return dataclasses.replace(sharding_config, **axes)
 
 
@@ -133,25 +132,33 @@ def tunix_config(model: StockModel) -> Any:
     return config
 
 
+def abstract_stock(shape: Any) -> nnx.Module:
+    """A Tunix Gemma of this `ModelConfig`; no weight is made."""
+    family = gemma3_lib.Gemma3 if isinstance(shape, gemma3_lib.ModelConfig) else gemma2_lib.Gemma
+    return nnx.eval_shape(lambda: family(shape, rngs=nnx.Rngs(0)))
+
+
+def read_arrays(path: pathlib.Path, like: Any = None) -> Any:
+    """An Orbax checkpoint as numpy, as it was saved or in a tree like the one given."""
+    # As anything else, it would go to the devices of its writer, which `_sharding` names.
+    with ocp.PyTreeCheckpointer() as reader:
+        if (tree := like) is None and (metadata := reader.metadata(path).item_metadata):
+            tree = metadata.tree  # old checkpoints have none, and are read as numpy
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(path.resolve(), item=like, restore_args=how)
+
+
 def load_stock(model: StockModel, folder: pathlib.Path, mesh: Mesh) -> nnx.Module:
-    """The stock model, on the mesh, in the model's dtype."""
-    config, dtype = tunix_config(model), jnp.dtype(model.dtype)
-    weights = str(folder / model.weights)
-    with mesh:
-        if model.family == "gemma3":
-            return gemma3_params.create_model_from_checkpoint(weights, config, mesh, dtype)
-        params = gemma2_params.load_and_format_params(weights)["transformer"]
-        stock = gemma2_lib.module_from_linen_variables(
-            module_factory=lambda: gemma2_lib.Gemma(config, rngs=nnx.Rngs(params=0)),
-            variables=params,
-            map_key_fn=gemma2_lib._map_linen_var_names,
-            assign_val_fn=gemma2_lib._assign_linen_params_to_nnx_state,
-        )
-        state = nnx.state(stock)
-        shardings = nnx.get_named_sharding(state, mesh)
-        placed = jax.tree.map(lambda x, s: jax.device_put(x.astype(dtype), s), state, shardings)
-        nnx.update(stock, placed)
-        return stock
+    """The stock model in its dtype, each chip with no more of it than the mesh gives it."""
+    weights, stock = read_arrays(folder / model.weights), abstract_stock(tunix_config(model))
+    if model.family == "gemma2":  # its gates lie the other way round than Gemma 3's
+        for name in (name for name in weights if name.endswith("gating_einsum")):
+            weights[name] = {"w": weights[name]["w"].swapaxes(1, 2)}
+    params = gemma3_params.map_from_upstream_checkpoint(weights, model.family)
+    shardings = nnx.to_pure_dict(nnx.get_named_sharding(nnx.state(stock), mesh))
+    placed = jax.tree.map(lambda x, s: jax.device_put(x.astype(model.dtype), s), params, shardings)
+    nnx.update(stock, placed)
+    return stock
 
 
 # **The adapter.** LoRA on attention and MLP: for the 1B, 50 million numbers beside a frozen base.
@@ -194,17 +201,9 @@ def adapter_size(policy: nnx.Module) -> tuple[int, int]:
 
 def make_sampler(policy: nnx.Module, tokenizer: Any, cache_length: int) -> sampler_lib.Sampler:
     """Tunix's stock sampler with a cache for `cache_length` tokens."""
-    config = policy.config
-    return sampler_lib.Sampler(
-        transformer=policy,
-        tokenizer=tokenizer,
-        cache_config=sampler_lib.CacheConfig(
-            cache_size=cache_length,
-            num_layers=config.num_layers,
-            num_kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-        ),
-    )
+    c = policy.config
+    cache = sampler_lib.CacheConfig(cache_length, c.num_layers, c.num_kv_heads, c.head_dim)
+    return sampler_lib.Sampler(policy, tokenizer, cache)
 
 
 def require_window(policy: nnx.Module, length: int) -> None:

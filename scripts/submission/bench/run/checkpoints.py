@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from tunix.sft import checkpoint_manager
 
+from submission.bench.policy.model import read_arrays
 from submission.bench.run.run_folder import read_json, write_json
 
 FACTS = "facts.json"
@@ -47,13 +48,6 @@ def digest(tree: Any) -> str:
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         found.update(array.tobytes())
     return found.hexdigest()
-
-
-def read_arrays(path: pathlib.Path, like: Any) -> Any:
-    """The saved arrays, on the host, in a tree like the one given."""
-    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
-    with ocp.PyTreeCheckpointer() as reader:
-        return reader.restore(path.resolve(), item=like, restore_args=how)
 
 
 def saved_parts(policy: nnx.Module, optimizer: nnx.Optimizer | None) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import math
 import os
 import pathlib
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +74,7 @@ class StepLog:
         """
         self.path, self.stage, self.shown, self.plan = path, stage, shown, plan or {}
         self.most_skipped, self._every = most_skipped, max(1, steps // lines)
-        self._clock, self._listeners = clock, list(listeners)
+        self._clock, self._listeners = clock, listeners
         self._start = self._shown_at = clock()
         self._values: dict[int, dict[str, list[Any]]] = {}
         self._began: dict[int, float] = {}
@@ -151,7 +150,8 @@ class StepLog:
         self.history.append(line)
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        self._tell(line)
+        for listener in self._listeners:
+            listener(line)
         self._show(line, self._planned.pop(step))
         if bad:
             print(f"{self.stage} {step}: {' and '.join(bad)} not finite; the step was left out")
@@ -162,15 +162,6 @@ class StepLog:
                 f"({', '.join(bad)}). None of them changed anything: the checkpoints are good. "
                 "Lower the learning rate of this stage in the configuration."
             )
-
-    def _tell(self, line: dict[str, Any]) -> None:
-        """Tells the listeners of a line. One that fails is told nothing more: the log is here."""
-        for listener in list(self._listeners):
-            try:
-                listener(line)
-            except Exception as error:
-                self._listeners.remove(listener)
-                warnings.warn(f"{listener} takes no more lines of the log: {error}", stacklevel=2)
 
     def _show(self, line: dict[str, Any], planned: int) -> None:
         step, now = line["step"], self._clock()

@@ -173,7 +173,7 @@ class RunFolder:
         kept = [entry for entry in ours if entry.exists()]
         if not kept:
             return
-        besides = map(self.path.joinpath, ("submission.ipynb", "report.html", "tensorboard"))
+        besides = map(self.path.joinpath, "submission.ipynb report.html tensorboard wandb".split())
         kept += [entry for entry in besides if entry.exists()]
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():

@@ -21,7 +21,7 @@ class StockModel:
     """A stock, instruction-tuned Gemma in Kaggle's Flax layout."""
 
     name: str
-    family: str  # gemma3 or gemma2: which of Tunix's two loaders reads it
+    family: str  # gemma3 or gemma2: which of Tunix's two models it is
     weights: str  # the Orbax folder beside tokenizer.model
     handle: str = ""  # Kaggle model handle; empty: `folder` is used
     folder: str = ""

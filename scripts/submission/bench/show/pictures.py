@@ -1,6 +1,7 @@
 """Pictures."""
 
 import io
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,16 +22,8 @@ STEPS = {  # place, text
     "save": (1.0, 0.0, "checkpoints/actor/<step>\nread back before it counts"),
     "judge": (0.0, 0.0, "evaluation\nas the judges do it"),
 }
-ARROWS = (
-    ("stock", "sft"),
-    ("sft", "rollout"),
-    ("rollout", "reward"),
-    ("reward", "advantage"),
-    ("advantage", "update"),
-    ("update", "rollout"),
-    ("update", "save"),
-    ("save", "judge"),
-)
+PATHS = ("stock sft rollout reward advantage update rollout", "update save judge")
+ARROW_STYLE = {"arrowstyle": "-|>", "color": "black", "shrinkA": 4, "shrinkB": 4}
 
 
 def draw_idea(path: pathlib.Path | None = None) -> None:
@@ -40,20 +33,9 @@ def draw_idea(path: pathlib.Path | None = None) -> None:
         name: axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=BOX)
         for name, (x, y, text) in STEPS.items()
     }
-    for start, end in ARROWS:
-        axis.annotate(
-            "",
-            xy=STEPS[end][:2],
-            xytext=STEPS[start][:2],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": "black",
-                "patchA": drawn[start].get_bbox_patch(),
-                "patchB": drawn[end].get_bbox_patch(),
-                "shrinkA": 4,
-                "shrinkB": 4,
-            },
-        )
+    for start, end in (pair for names in PATHS for pair in itertools.pairwise(names.split())):
+        boxes = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        axis.annotate("", STEPS[end][:2], STEPS[start][:2], arrowprops=ARROW_STYLE | boxes)
     axis.set(xlim=(-0.5, 3.55), ylim=(-0.45, 1.45))
     axis.axis("off")
     show(figure, path)
