@@ -109,8 +109,7 @@ class Retry:
     """When to try again, and when to give up."""
 
     attempts: int = 4  # failures in a row, without an answer, after which a source is down
-    # A hub that says "later" is there, so it is waited for longer: so many are 2.5 minutes.
-    refusals: int = 10
+    refusals: int = 10  # of answers that say "later": the hub is there, and has 2.5 minutes
     first_wait: float = 1.0  # seconds after the first failure; doubled after each other
     longest_wait: float = 30.0  # seconds
     stall: float = 60.0  # seconds without a batch, after which a read has failed
