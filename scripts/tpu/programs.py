@@ -23,7 +23,7 @@ from submission.bench.rows import packing
 from submission.bench.settings import config
 from submission.essay import grpo, profiles
 
-PAD, EOS = 0, 1  # Gemma's
+PAD, EOS, BOS = 0, 1, 2  # Gemma's
 
 
 # --- A run on a mesh ----------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def decoder_of(target: Target) -> tuple[decoding.Decoder, decoding.Sampling, jax
     settings = target.run.profile.grpo
     sampling = decoding.Sampling(settings.temperature, settings.top_p, settings.top_k)
     key = target.whole(jax.eval_shape(lambda: jax.random.PRNGKey(0)))
-    return decoding.Decoder(target.policy, target.mesh, PAD, (EOS,)), sampling, key
+    return decoding.Decoder(target.policy, target.mesh, PAD, BOS, (EOS,)), sampling, key
 
 
 def prefill(target: Target) -> Any:

@@ -90,22 +90,14 @@ def stock_greedy(policy, tokenizer, texts, **changes):
     return [tokens.tolist() for tokens in stock.generate(texts, chosen).tokens]
 
 
-def test_padding_is_never_drawn_however_likely_it_is():
-    """It would be left out of the loss, and the tokens behind it would have been drawn on it."""
-    pad, logits_BV = 0, jnp.log(jnp.array([[0.9, 0.02, 0.05, 0.03]] * 64))
-    for top_p, expected in ((None, {2}), (1.0, {1, 2, 3})):
-        drawn = decoding.draw(
-            logits_BV,
-            jax.random.key(0),
-            jnp.arange(64),
-            3,
-            decoding.Sampling(1.0, top_p, None),
-            pad,
-        )
-        assert set(drawn.tolist()) <= expected
-    free = decoding.draw(
-        logits_BV, jax.random.key(0), jnp.arange(64), 3, decoding.Sampling(1.0, 1.0, None), 1
-    )
+@pytest.mark.parametrize(("top_p", "expected"), [(None, {2}), (1.0, {1, 2, 3})])
+def test_neither_padding_nor_bos_is_drawn_however_likely_they_are(top_p, expected):
+    """The loss would leave padding out, and the tokens behind it would have been drawn on it."""
+    logits_BV = jnp.log(jnp.array([[0.5, 0.02, 0.05, 0.03, 0.4]] * 64))
+    sampling = decoding.Sampling(1.0, top_p, None)
+    drawn = decoding.draw(logits_BV, jax.random.key(0), jnp.arange(64), 3, sampling, (0, 4))
+    assert set(drawn.tolist()) <= expected
+    free = decoding.draw(logits_BV, jax.random.key(0), jnp.arange(64), 3, sampling, (1, 1))
     assert 0 in free.tolist()  # as any other piece is
 
 
@@ -227,7 +219,8 @@ def test_a_prompt_is_read_once_for_its_group(monkeypatch, gemma_3, tokenizer, me
 
 def test_prefill_makes_logits_at_the_last_position_only(gemma_3, mesh, tokenizer):
     """No array of 48 positions × 640 tokens is in the compiled program."""
-    decoder = decoding.Decoder(gemma_3, mesh, tokenizer.pad_id(), (tokenizer.eos_id(),))
+    pad, bos, eos = tokenizer.pad_id(), tokenizer.bos_id(), tokenizer.eos_id()
+    decoder = decoding.Decoder(gemma_3, mesh, pad, bos, (eos,))
     prompts_PL, all_real = jnp.ones((8, 48), jnp.int32), jnp.ones(8, bool)
     arguments = (nnx.state(gemma_3), prompts_PL, all_real, jax.random.PRNGKey(0))
     greedy = decoding.Sampling(1.0, None, None)

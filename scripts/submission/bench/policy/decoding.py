@@ -157,13 +157,14 @@ class Segment(NamedTuple):
 
 
 def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
-         sampling: Sampling, pad_id: int) -> jax.Array:  # fmt: skip
+         sampling: Sampling, never: tuple[int, ...]) -> jax.Array:  # fmt: skip
     """Token number `index` of each completion. Its key depends on call, row and index alone.
 
-    Padding is never one: the loss would not count it, and the tokens behind it were drawn with it
-    in sight. In its place comes the best other token.
+    Padding and BOS are never one: the loss does not count padding, but the tokens behind it were
+    drawn with it in sight, and no text shows either. In their place comes the best other token.
     """
-    best_B = jnp.argmax(logits_BV.at[:, pad_id].set(-jnp.inf), axis=-1).astype(jnp.int32)
+    refused = jnp.array(never)
+    best_B = jnp.argmax(logits_BV.at[:, refused].set(-jnp.inf), axis=-1).astype(jnp.int32)
     if sampling.top_p is None:
         return best_B
 
@@ -173,17 +174,18 @@ def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
         return token[0]
 
     token_B = jax.vmap(one)(logits_BV, row_B).astype(jnp.int32)
-    return jnp.where(token_B == pad_id, best_B, token_B)
+    return jnp.where(jnp.isin(token_B, refused), best_B, token_B)
 
 
 class Decoder:
     """The compiled programs of one policy on one mesh; arguments are arrays or their shapes."""
 
     def __init__(
-        self, policy: nnx.Module, mesh: Any, pad_id: int, eos_ids: tuple[int, ...]
+        self, policy: nnx.Module, mesh: Any, pad_id: int, bos_id: int, eos_ids: tuple[int, ...]
     ) -> None:
         self.graph = decoding_graph(policy)
         self.shape, self.pad_id, self.eos_ids = policy.config, pad_id, eos_ids
+        self.never = (pad_id, bos_id)
         self.shards = math.prod(mesh.shape[axis] for axis in DATA_AXES)
         local = [layer.attn.attn_type.name == "LOCAL_SLIDING" for layer in policy.layers]
         window = policy.config.sliding_window_size
@@ -245,7 +247,7 @@ class Decoder:
             for i, window in enumerate(self.windows)
         ]
         row_B = self._sharded(jnp.arange(P * generations, dtype=jnp.int32))
-        token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.pad_id)
+        token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.never)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)
         return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B)
@@ -280,7 +282,7 @@ class Decoder:
             seen = Seen(sequences.seen, step)
             hidden_B1D, cache = self._run(model, token_B1, position_B1, cache, seen)
             logits_BV = final_logits(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
-            token_B = draw(logits_BV, key, sequences.row, index + step, sampling, self.pad_id)
+            token_B = draw(logits_BV, key, sequences.row, index + step, sampling, self.never)
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))
             done_B = segment.done | self._ends(token_B)

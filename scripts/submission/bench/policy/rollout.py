@@ -113,7 +113,7 @@ class PolicyRollout(base_rollout.BaseRollout):
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (there is one engine)
     def _decoder(self, eos_ids: tuple[int, ...]) -> Decoder:
-        return Decoder(self._policy, self._mesh, self.pad_id(), eos_ids)
+        return Decoder(self._policy, self._mesh, self.pad_id(), self._tokenizer.bos_id(), eos_ids)
 
     def _prompt_tokens(self, prompts: Sequence[str], limit: int) -> list[list[int]]:
         """Each prompt's tokens with their BOS, as the stock sampler makes them.
