@@ -234,6 +234,12 @@ def test_prompts_of_writingprompts_lose_their_tags(prompt):
     assert example.question == "Write a short story from this prompt: A pear flies."
 
 
+@pytest.mark.parametrize("tag", ["[OT]", "[ OT ]", "[Modpost]", "[ Modpost ]", "[CC]", "[Meta]"])
+def test_what_the_site_talks_of_itself_is_no_prompt(tag):
+    row = {"prompt": f"{tag} Sunday free write: leave a story", "story": "Once."}
+    assert adapted("writingprompts", row) == "not a prompt"
+
+
 def test_a_bracket_that_is_no_tag_stays():
     example = adapted("writingprompts", {"prompt": "[Spoilers] It ends.", "story": "Once."})
     assert example.question.endswith("[Spoilers] It ends.")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission.bench.answers.prompts import Example, example_from_mapping
-from submission.bench.rows import mixture
+from submission.bench.rows import adapters, mixture
 from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_tokens
-from submission.bench.settings.config import MixtureShares
+from submission.bench.settings.config import MixtureShares, Source
 
 
 def test_the_examples_in_the_prose_hold():
@@ -302,6 +302,36 @@ def test_a_common_stem_with_other_choices_is_another_question():
 )
 def test_other_questions_are_left_alone(question):
     assert reason(question) == ""
+
+
+def test_what_the_adapter_adds_to_a_task_is_no_passage_of_another():
+    """The end of a task and the words behind it are eight words that few rows share."""
+
+    def program(task, test="assert f(1) == 2"):
+        row = {"text": task, "code": "def f(x):\n    return 2", "test_list": [test],
+               "test_setup_code": "", "challenge_test_list": []}  # fmt: skip
+        return adapters.ADAPTERS["mbpp"](row, Source("mbpp", "", checker="code"))
+
+    held = [
+        program("Write a function to reverse the words in a given string."),
+        program("Write a function to find the perimeter of a triangle."),
+        program("Write a python function to merge three dictionaries into one expression."),
+    ]
+    others = (
+        "sum of squares,largest of four numbers,median,volume of a cube,index of a word,last digit"
+    )
+    held += [program(f"Write a function to find the {other}.") for other in others.split(",")]
+    guard = mixture.Decontaminator(held)
+    for task in (
+        "Write a function to count the vowels in a given string.",
+        "Write a function to find the perimeter of a rectangle.",
+    ):
+        assert guard.reason(program(task)) == ""
+    for task in (
+        "Write a function to reverse words in a given string.",
+        "Write a function to merge three dictionaries into one expression.",
+    ):
+        assert guard.reason(program(task, "assert g(3) == 4")) != ""
 
 
 def test_what_many_held_out_rows_share_is_their_template():

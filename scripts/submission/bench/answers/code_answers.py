@@ -33,6 +33,7 @@ from typing import Any
 from submission.bench.answers.sandbox import Limits, run_calls
 
 SHOWN_TESTS = 1
+TEST_REQUEST = "\nYour code must pass this test, and others like it:\n"
 LONGEST_PROGRAM = 8_000  # characters; MBPP's longest reference solution has a fifth of that
 CODE_LIMITS = Limits(seconds=5.0)  # a right answer needs milliseconds; an endless loop all of it
 

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from submission.bench.answers.code_answers import shown_tests
+from submission.bench.answers.code_answers import TEST_REQUEST, shown_tests
 from submission.bench.answers.prompts import Example
 from submission.bench.settings.config import Source
 
@@ -210,10 +210,7 @@ def adapt_mbpp(row: Mapping[str, Any], source: Source) -> Example | str:
     if not task:
         return NO_QUESTION
     shown = "\n".join(shown_tests(tests))
-    question = (
-        f"{task}\nYour code must pass this test, and others like it:\n{shown}\n"
-        "Put the Python code of the function in the answer."
-    )
+    question = f"{task}{TEST_REQUEST}{shown}\nPut the Python code of the function in the answer."
     challenges = tuple(filter(is_assertion, texts_of(row.get("challenge_test_list"))))
     program = text_of(row["code"])
     return question_and_answer(
@@ -313,8 +310,11 @@ def adapt_strategyqa(row: Mapping[str, Any], source: Source) -> Example | str:
 # brings its mark-up along; Dolly's passages bring Wikipedia's footnote numbers.
 
 
-POST_TAGS = re.compile(r"\s*(?:\[\s*(?P<tag>[A-Za-z]{2,3})\s*\]\s*)+[:-]?\s*")
+POST_TAGS = re.compile(
+    r"\s*(?:\[\s*(?P<tag>[a-z]{2,3}|modpost|meta|discussion)\s*\]\s*)+[:-]?\s*", re.IGNORECASE
+)
 NEEDS_A_PICTURE = frozenset({"IP", "MP"})  # image prompt, media prompt
+NO_PROMPT = frozenset({"OT", "CC", "MOD", "MODPOST", "META", "DISCUSSION"})  # talk of the site's
 GONE = frozenset({"[deleted]", "[removed]", "[deleted by user]"})
 SCENE_BREAK = re.compile(r"\n[ \t]*(?:[*_~#=-][ \t]*){3,}(?=\n|$)")
 FOOTNOTE = re.compile(r"\[(?:\d{1,3}|citation needed|note \d+)\]")
@@ -346,6 +346,8 @@ def adapt_writingprompts(row: Mapping[str, Any], source: Source) -> Example | st
     if match := POST_TAGS.match(prompt):
         if match["tag"].upper() in NEEDS_A_PICTURE:
             return "needs a picture"
+        if match["tag"].upper() in NO_PROMPT:
+            return "not a prompt"
         prompt = prompt[match.end() :]
     prompt, story = clean_post(prompt), clean_post(story)
     if not prompt:

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from submission.bench.answers.code_answers import TEST_REQUEST
 from submission.bench.answers.prompts import Example
 from submission.bench.settings.config import MixtureShares
 
@@ -166,6 +167,7 @@ def question_key(example: Example) -> tuple:
 
 RUN, LONG_RUN = 8, 13  # words
 RUNS_SHARED = 0.6  # of the held-out row's runs
+MOSTLY_SAID = 0.7  # of the held-out row's words, by what they say
 SAME_WORDS = 0.85  # TF-IDF cosine
 TEMPLATE_ROWS = 3  # a run in more held-out rows than this is a template
 SHORTEST_INSIDE = 5  # words that a question must have to be looked for inside others
@@ -225,9 +227,10 @@ class AskedText:
 
 
 def asked_texts(example: Example) -> list[AskedText]:
-    """The texts of a row that are compared."""
+    """The texts of a row that are compared; of a program the task, without what we add to it."""
     choices = frozenset(map(question_tokens, example.choices))
-    texts = [AskedText(question_tokens(example.question), choices, is_stem=False)]
+    task = example.question.split(TEST_REQUEST)[0]
+    texts = [AskedText(question_tokens(task), choices, is_stem=False)]
     stem = without_choices(example)
     if stem != example.question:
         texts.append(AskedText(question_tokens(stem), choices, is_stem=True))
@@ -370,12 +373,16 @@ class Decontaminator:
                 continue
             if not figures_fit(text, held):
                 continue
-            if count >= max(2, RUNS_SHARED * self.runs[i]):
+            if count >= max(2, RUNS_SHARED * self.runs[i]) and self.says(text, held):
                 return True
             long_runs = set(token_runs(held.tokens, LONG_RUN))
             if not long_runs.isdisjoint(token_runs(text.tokens, LONG_RUN)):
                 return True
         return False
+
+    def says(self, text: AskedText, held: AskedText) -> bool:
+        """Has it most of what the held-out question says, and not its common words alone?"""
+        return self.size(held.words & text.words) >= MOSTLY_SAID * self.size(held.words)
 
     def same_words(self, text: AskedText) -> bool:
         """Has it nearly the words of a held-out question, and the same numbers?"""
