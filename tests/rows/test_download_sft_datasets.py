@@ -416,3 +416,23 @@ def test_the_kaggle_profile_is_prepared_from_a_hub_one_of_whose_datasets_is_gone
     assert grpo["databricks/databricks-dolly-15k (train)"]["dropped"] == {
         "copies of held-out rows": 100
     }
+
+
+@pytest.mark.parametrize(("minutes", "whole", "part"), [(None, 20, 1.0), (30.0, 3, 0.15)])
+def test_of_a_short_run_each_source_gets_its_part_of_the_reading(
+    monkeypatch, tokenizer, minutes, whole, part
+):
+    """Or the first large one would have it all, and the others none."""
+    given = {}
+
+    def load_mixture(*, sources, fallback, minutes, **_):
+        given.update({source.location: source.minutes for source in (*sources, *fallback)})
+        given["whole"] = max(minutes, given.get("whole", 0))
+        return data.Mixture({}, {}, ())
+
+    monkeypatch.setattr(prepared, "load_mixture", load_mixture)
+    run = dataclasses.replace(profiles.read_run({}, "tpu"), minutes=minutes)
+    prepared.read_rows(run, tokenizer, clock=lambda: 0.0)
+    glaive = profiles.SOURCES["glaive"]
+    assert given["whole"] == pytest.approx(whole)
+    assert given[glaive.location] == pytest.approx(part * glaive.minutes)

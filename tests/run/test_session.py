@@ -1,5 +1,6 @@
 """The session's clock, and a run that another session has left unfinished."""
 
+import dataclasses
 import os
 import shutil
 import time
@@ -71,6 +72,16 @@ def test_minutes_on_kaggle_count_from_the_first_cell_and_end_with_the_session(
     first_cell = clocks.steady - 60 * 5
     assert minutes_left(tmp_path / "a", clocks, first_cell, minutes=30.0) == pytest.approx(25)
     assert minutes_left(tmp_path / "b", clocks, first_cell, minutes=50.0) == pytest.approx(40)
+
+
+def test_the_upload_at_the_sessions_end_is_no_part_of_the_minutes_asked_for(
+    tmp_path, clocks, kaggle
+):
+    profile = dataclasses.replace(short_run("").profile, upload_seconds=600.0)
+    kaggle(minutes_ago=20)
+    assert minutes_left(tmp_path / "a", clocks, profile=profile) == pytest.approx(30)
+    assert minutes_left(tmp_path / "b", clocks, profile=profile, minutes=25.0) == pytest.approx(25)
+    assert minutes_left(tmp_path / "c", clocks, profile=profile, minutes=45.0) == pytest.approx(30)
 
 
 @pytest.mark.parametrize("age", [-5, 24 * 60])

@@ -171,10 +171,12 @@ KAGGLE = Profile(
     # A notebook that is started again does not compile again. (On CPUs it gains little.)
     compilation_cache=os.path.expanduser("~/.cache/compiled_programs"),
     hours=9.0,
+    preparation_share=0.1,  # a trial of half an hour reads rows for three minutes
     # Seconds of the likely plan (`data/plan.json`), for the lines of progress. Other models have none.
     planned={"gemma3_1b_it": {"sft": dict(step=1.4),
                               "grpo": dict(rollout=7.5, update=11.1, step=20.7)}},
-    closing_seconds=600.0,  # tables and plots, and 4 GB of outputs at 10 MB/s, if that counts
+    closing_seconds=60.0,  # tables and plots
+    upload_seconds=540.0,  # 4 GB of outputs at 8 MB/s, in case Kaggle counts their upload
     remat=True,  # recompute activations in training
 )  # fmt: skip
 

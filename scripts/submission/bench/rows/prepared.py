@@ -53,13 +53,22 @@ def read_rows(
       ValueError: too few rows of a source can be used.
       RuntimeError: too many sources are down.
     """
-    end = clock() + 60 * (minutes or run.profile.preparation_minutes)
+    whole = run.profile.preparation_minutes
+    given = run.minutes * run.profile.preparation_share if run.minutes else whole
+    minutes = minutes or min(whole, given)
+    end = clock() + 60 * minutes
     rows: dict[str, Mixture] = {}
     for stage in STAGES:
+        asked = asked_of(run, stage)
+        for kind in ("sources", "fallback"):  # each gets its part of a shorter time
+            asked[kind] = [
+                dataclasses.replace(source, minutes=source.minutes * min(1, minutes / whole))
+                for source in asked[kind]
+            ]
         rows[stage] = load_mixture(
             tokenizer=tokenizer,
             lengths=run.profile.lengths,
-            **asked_of(run, stage),
+            **asked,
             shares=run.profile.mixture,
             keep_out=rows["held_out"].examples if rows else (),
             minutes=max(0.0, (end - clock()) / 60),

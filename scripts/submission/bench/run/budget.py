@@ -56,7 +56,7 @@ class Deadline:
 
 
 def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline:
-    """The end of the session, or of the minutes that were asked for, whichever comes first.
+    """The end of the session but for its upload, or that of the minutes asked for, if it is first.
 
     On Kaggle a session is as old as its first process, whatever its kernels have done since.
     Elsewhere a run that goes on by itself keeps the clock of its first start, which its folder
@@ -70,11 +70,12 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
     Raises:
       RuntimeError: the time is over.
     """
-    session, now = 3600 * run.profile.hours, time.monotonic()
+    whole, now = 3600 * run.profile.hours, time.monotonic()
+    session = whole - run.profile.upload_seconds
     asked, age = 60 * run.minutes if run.minutes else session, now - first_cell
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         started = time.time() - psutil.Process(1).create_time()
-        if age < started < session:  # an older one is not of this session
+        if age < started < whole:  # an older one is not of this session
             print(f"The session began {(started - age) / 60:.0f} minutes before the first cell.")
             return Deadline(now + min(asked - age, session - started))
         return Deadline(now + asked - age)

@@ -25,10 +25,12 @@ FREE_SETTINGS = (
     "hours",
     "download_minutes",
     "preparation_minutes",
+    "preparation_share",
     "compilation_cache",
     "keep_checkpoints",
     "save_minutes",
     "closing_seconds",
+    "upload_seconds",
     "planned",
 )
 

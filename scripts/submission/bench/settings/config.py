@@ -253,6 +253,7 @@ class Profile:
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
+    preparation_share: float = 1.0  # of the minutes asked for, if that is less
     prepared: str = ""  # folder that scripts/download_sft_datasets.py made; empty: read the hub
     planned: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # seconds by model, stage
     sft_share: float = 0.3  # of the time that is left when SFT begins
@@ -260,7 +261,8 @@ class Profile:
     save_minutes: float = 10.0  # a save is due after so long, as well as after `save_every` steps
     guards: Guards = Guards()
     most_skipped: int = 5  # steps in a row that are not finite, after which the run stops
-    closing_seconds: float = 30.0  # for what follows the last evaluation, uploads too
+    closing_seconds: float = 30.0  # for what follows the last evaluation
+    upload_seconds: float = 0.0  # before the session's end, for what the host makes of the outputs
     remat: bool = False  # recompute activations in training
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     download_minutes: float = 20.0
