@@ -54,7 +54,7 @@ NBCONVERT = "nbconvert --to notebook --execute submission.ipynb --output out.ipy
 def test_it_installs_its_pins_and_runs_to_its_end_without_a_restart(image, tmp_path, program):
     shutil.copy(ROOT / "submission.ipynb", tmp_path)
     shutil.copytree(ROOT / "data", tmp_path / "data")
-    values = {"PROFILE": "tiny", "MINUTES": "1", "RUN_SEED": "3", "OUT": str(tmp_path / "outputs")}
+    values = {"PROFILE": "tiny", "MINUTES": "2", "RUN_SEED": "3", "OUT": str(tmp_path / "outputs")}
     environment = {"PATH": f"{image}/bin:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
     if program is PAPERMILL:
         program = [*program, *(word for pair in values.items() for word in ("-p", *pair))]
@@ -72,5 +72,5 @@ def test_it_installs_its_pins_and_runs_to_its_end_without_a_restart(image, tmp_p
     assert "profile tiny, model gemma3_tiny_it, seed 3" in text
     results = json.loads((tmp_path / "outputs" / "results.json").read_text())
     assert results["seed"] == 3
-    assert results["evaluation"]["after_grpo"]["n"] >= 200  # as many as a minute allows
-    assert results["wall_seconds"] < 120
+    assert results["evaluation"]["after_grpo"]["n"] >= 200  # as many as two minutes allow
+    assert results["wall_seconds"] < 240

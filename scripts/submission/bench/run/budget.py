@@ -83,14 +83,13 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
     began = time.time() - age
     if folder.goes_on and not run.resume:
         began = min(began, read_json(clock, {}).get("began", began))
+        if (ago := time.time() - began) > asked:
+            raise RuntimeError(
+                f"The run in {folder.path} began {ago / 60:.0f} minutes ago, and its time is over. "
+                "RESUME=1 goes on with a new clock, RESUME=0 starts anew."
+            )
     write_json(clock, {"began": began})
-    left = began + asked - time.time()
-    if left <= 0:
-        raise RuntimeError(
-            f"The run in {folder.path} began {(asked - left) / 60:.0f} minutes ago, and its time "
-            "is over. RESUME=1 goes on with a new clock, RESUME=0 starts anew."
-        )
-    return Deadline(now + left)
+    return Deadline(now + began + asked - time.time())
 
 
 class Pace:
