@@ -145,6 +145,39 @@ def test_wrong_numbers(gold, answer):
     assert gives(gold, answer, "number") is False
 
 
+SENTENCES = [  # answer, the number that it claims: right for this one, and for no other
+    ("Kim ordered 5 pens.", "5"),
+    ("After buying dinner, Ali has $32 remaining.", "32"),
+    ("Thus, Mitchell made $21 more selling lemonade during the weekend.", "21"),
+    ("John has 21 more candies than James.", "21"),
+    ("There are 17 students that are not on varsity.", "17"),
+    ("In all, the alarm rang 22 times.", "22"),
+    ("In seven days, Brian will walk 35 miles.", "35"),
+    ("The two of them rowed 1,110.5 miles that day.", "1110.5"),
+    ("Mia scored 104 games after 3 years.", "104"),  # the 3 is the question's
+    ("If they share equally, each gets 120.0 dollars.", "120"),
+    ("This means that Sasha makes a loss of -$90 a day.", "-90"),
+    ("Ali has about 32 dollars.", None),
+    ("She has at most 32 pens.", None),
+    ("Kim has 12 or 13 pens.", None),
+    ("Kim has 12 pens, and Bo has 13.", None),
+    ("It is not 32 pens that she has.", None),
+    ("She has 32 pens, no, wait.", None),
+    ("Half of what she has is 32.", None),
+    ("She ran 32 quadrillion miles.", None),
+    ("Does she have 32 pens?", None),
+    ("A bad answer is 32 pens.", None),
+]
+
+
+@pytest.mark.parametrize(("answer", "claim"), SENTENCES)
+def test_a_sentence_claims_its_one_number(answer, claim):
+    asked = "How many are there after 3 years?"
+    golds = ("5", "12", "13", "32", "21", "17", "22", "35", "1110.5", "104", "3", "120", "-90", "7")
+    right = [gold for gold in golds if checkers.check_number(gold, answer, asked)]
+    assert right == ([] if claim is None else [claim])
+
+
 THREE = ("18", "19", "a cat")
 
 

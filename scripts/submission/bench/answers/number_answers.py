@@ -16,9 +16,11 @@ from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
     OPERATORS,
+    OTHER_SUBJECT,
     REASON,
     plain_text,
     strip_dressing,
+    undress,
     words_of,
 )
 from submission.bench.answers.number_forms import (
@@ -263,6 +265,52 @@ def parse_number(text: str) -> Fraction | None:
     return reading and reading.value
 
 
+# **A sentence around the number**: "After dinner, Ali has $32 left." What it claims is its one
+# number; of several, the one that is not the question's own. What stands right before it may not
+# change it ("about 32", "more than 32"), and nothing may deny it or take it back.
+
+
+NUMBER_START = re.compile(r"(?<![\w.,/^$€£-])-?[$€£]?(?=\d)|(?<![\w.,/^-])-?[$€£]-?(?=\d)")
+CHANGES = OPERATORS - {"if"} | {"over", "up", "within", "only"}  # right before a number
+BESIDES = frozenset("if times than between close under below most least".split())
+TAKE_BACK = frozenset({"but", "actually", "wait"})
+RELATIVE = re.compile(r"\b(?:that|who|which|whose)\b.*", re.DOTALL)
+
+
+def number_in_sentence(text: str, question: str) -> str:
+    """The text from the number that a sentence claims on; empty if it claims none, or two.
+
+    >>> number_in_sentence("Ali has $32 left.", ""), number_in_sentence("Ali has about $32", "")
+    ('$32 left.', '')
+    >>> number_in_sentence("He has 104 games after 3 years.", "How many games in 3 years?")
+    '104 games after 3 years.'
+    """
+    starts = [match.start() for match in NUMBER_START.finditer(text)]
+    if len(starts) > 1:
+        asked = set(re.findall(r"\d+", question))
+        starts = [
+            i for i in starts if re.search(r"\d[\d,.]*", text[i:])[0].strip(".,") not in asked
+        ]
+    if len(starts) != 1 or len(text) > 300 or set("=?\n") & set(text):
+        return ""
+    before, claim = text[: starts[0]], text[starts[0] :]
+    reading = read_number(claim)
+    if reading is None or UNFINISHED.match(reading.rest) or not words_of(text):
+        return ""
+    if OTHER_SUBJECT.search(before) or ":" in before:
+        return ""
+    before, after = words_of(before), words_of(RELATIVE.sub("", reading.rest))
+    if not before or (NO_UNITS - {"more", "than"}) & set(after[:2]):  # "32 pears" is judged above
+        return ""
+    if (HEDGES | NEGATIONS | TAKE_BACK) & {*before, *after} or CHANGES & set(before[-2:]):
+        return ""
+    if (OPERATORS - BESIDES) & set(before):
+        return ""
+    if re.match(r" times (?:\d|as|more|the)\b", reading.rest):
+        return ""
+    return claim
+
+
 # A fraction that can be reduced and a power are right, unless both their numbers stand in the
 # question: then they only repeat it. So does any fraction that stands there as it is ("Write 3/8
 # as a decimal").
@@ -303,18 +351,20 @@ def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     expected = read_claim(strip_dressing(gold))
     if expected is None:
         return None
-    claimed = read_claim(strip_dressing(answer))
-    wanted = expected.value
-    if claimed and in_percent(gold, strip_dressing(answer), question, wanted):
+    text, wanted = strip_dressing(answer), expected.value
+    claimed = read_claim(text)
+    asked = plain_text(question)
+    if claimed is None and (text := number_in_sentence(undress(answer), asked)):
+        claimed = read_number(text)
+    if claimed and in_percent(gold, text, question, wanted):
         wanted /= 100
     if claimed is None or claimed.value != wanted:
         return False
-    asked = plain_text(question)
     if claimed.parts and {str(abs(part)) for part in claimed.parts} <= set(
         re.findall(r"\d+", asked)
     ):
         return claimed.parts == expected.parts
-    fraction = re.match(r"(\d+) ?/ ?(\d+)(?!\d)", strip_dressing(answer))
+    fraction = re.match(r"(\d+) ?/ ?(\d+)(?!\d)", text)
     if fraction is None or "/" in gold:
         return True
     return re.search(rf"(?<![\d/.]){fraction[1]} ?/ ?{fraction[2]}(?![\d/])", asked) is None

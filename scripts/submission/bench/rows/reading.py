@@ -223,8 +223,11 @@ def parquet_parts(source: Source, path: str, first: int) -> Iterator[Callable]:
             for begin, end in column_ranges(footer.row_group(group), columns, size):
                 for piece in range(begin, end, PIECE):
                     stop = min(piece + PIECE, end)
+                    data = file_system.cat_file(name, piece, stop, cache_type="none")
+                    if len(data) != stop - piece:
+                        raise OSError(f"{len(data)} bytes came of {stop - piece}")
                     sparse.seek(piece)
-                    sparse.write(file_system.cat_file(name, piece, stop, cache_type="none"))
+                    sparse.write(data)
                     yield []
             sparse.truncate(size)
             sparse.flush()
