@@ -54,16 +54,21 @@ NBCONVERT = "nbconvert --to notebook --execute submission.ipynb --output out.ipy
 def test_it_installs_its_pins_and_runs_to_its_end_without_a_restart(image, tmp_path, program):
     shutil.copy(ROOT / "submission.ipynb", tmp_path)
     shutil.copytree(ROOT / "data", tmp_path / "data")
-    values = {"PROFILE": "tiny", "MINUTES": "2", "RUN_SEED": "3", "OUT": str(tmp_path / "outputs")}
-    environment = {"PATH": f"{image}/bin:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
+    values = {"PROFILE": "tiny", "MINUTES": "3", "RUN_SEED": "3", "OUT": str(tmp_path / "outputs")}
+    ours = ("PYTEST", "PYTHON", "VIRTUAL_ENV", *values)
+    environment = {name: x for name, x in os.environ.items() if not name.startswith(ours)}
+    environment["PATH"] = f"{image}/bin:{os.environ['PATH']}"
     if program is PAPERMILL:
         program = [*program, *(word for pair in values.items() for word in ("-p", *pair))]
     else:
         environment |= values
     subprocess.run(
-        [image / "bin" / "python", "-m", *program], cwd=tmp_path, check=True, timeout=1_500,
-        env=environment | {name: x for name, x in os.environ.items() if name.startswith("PIP_")},
-    )  # fmt: skip
+        [image / "bin" / "python", "-m", *program],
+        cwd=tmp_path,
+        check=True,
+        timeout=1_500,
+        env=environment,
+    )
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     text = "".join(
         output.get("text", "") for cell in executed.cells for output in cell.get("outputs", ())
@@ -72,5 +77,4 @@ def test_it_installs_its_pins_and_runs_to_its_end_without_a_restart(image, tmp_p
     assert "profile tiny, model gemma3_tiny_it, seed 3" in text
     results = json.loads((tmp_path / "outputs" / "results.json").read_text())
     assert results["seed"] == 3
-    assert results["evaluation"]["after_grpo"]["n"] >= 200  # as many as two minutes allow
-    assert results["wall_seconds"] < 240
+    assert results["evaluation"]["after_grpo"]["n"] >= 200  # as many as there is time for
