@@ -34,7 +34,7 @@ def program(faults: str = "", changes: str = "{}") -> str:
     sources = [cell.source for cell in build_notebook.build().cells if cell.cell_type == "code"]
     place = next(i for i, source in enumerate(sources) if source.startswith("asked = "))
     sources.insert(place, f"SMALL_CHANGES = {changes}\n{SMALL}")
-    place = next(i for i, source in enumerate(sources) if source.startswith("deadline = "))
+    place = next(i for i, source in enumerate(sources) if "open_run_folder(run)" in source)
     sources.insert(place, faults)
     lines = "\n\n".join(sources).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("%", "!")))
