@@ -64,6 +64,19 @@ def session_of(run, mesh):
         folder.release()
 
 
+class Clock:
+    """Time that passes only where a test moves it, or something waits."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 def timeless(lines):
     """The lines of a log without what depends on the clock."""
     return [{k: v for k, v in line.items() if not k.endswith("seconds")} for line in lines]

@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -84,7 +83,7 @@ class Case:
     @functools.cached_property
     def weights_seconds(self) -> float:
         """To read every weight once."""
-        count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self.stock)))
+        count = memory.parameter_count(self.stock.config)
         return count * jnp.dtype(self.run.model.dtype).itemsize / HBM_BYTES_PER_SECOND
 
     @property
@@ -262,10 +261,7 @@ def nine_hours(
       roofline: least seconds of each program, by the compiler.
       to_compile: seconds that each took to compile here.
     """
-
-    shape, is_gemma_3 = model.tunix_config(run.model), run.model.family == "gemma3"
-    library = model.gemma3_lib.Gemma3 if is_gemma_3 else model.gemma2_lib.Gemma
-    stock = nnx.eval_shape(lambda: library(shape, rngs=nnx.Rngs(0)))
+    stock = model.abstract_stock(model.tunix_config(run.model))
     plan = memory.plan_memory(run, chips)
 
     def session(which: str, **changes: float) -> dict[str, Any]:

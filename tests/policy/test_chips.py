@@ -4,20 +4,8 @@ import sys
 import jax
 import pytest
 
+from conftest import Clock
 from submission.bench.policy import chips
-
-
-class Clock:
-    """Time that passes only where something waits."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
 
 
 @pytest.fixture

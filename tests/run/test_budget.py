@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from conftest import Clock
 from submission.bench.run.budget import (
     Deadline,
     Pace,
@@ -14,14 +15,6 @@ from submission.bench.run.budget import (
     until,
 )
 from submission.bench.settings.limits import within
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def run(seconds_per_step, limit):
