@@ -68,6 +68,7 @@ ARGUMENT, FLAT = r"\s?(?:\{\s?(-?[\w.,]+)\s?\}|(\d))", r"\s?\{([^{}]+)\}"
 LATEX = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"(?<=\d),\\! ?(?=\d{3})", ","),
         (r"<sup>([^<>]*)</sup>", r"^\1"),
         (r"</?(?:b|strong|i|em|u|code|p|span|sub|br|center|mark)\s?/?>", " "),
         (r"\\\(|\\\)|\\\[|\\\]|\\(?:left|right|displaystyle|bf|rm)(?![A-Za-z])|\\!", ""),
@@ -85,7 +86,7 @@ LATEX = tuple(
         (r"\\(?:approx|simeq)(?![A-Za-z])", "≈"),
         (r"\\(?:Rightarrow|rightarrow|implies|to)(?![A-Za-z])", "→"),
         (r"\\(?:overline|bar|dot)\{(\d+)\}", r"(\1)"),
-        (r"\\(?:boxed|fbox|text|textbf|textit|textrm|emph|mathbf|mathrm|mathit|mathsf|mbox|bm"
+        (r"\\(?:boxed|fbox|text|textbf|textit|textrm|emph|mathbf|mathrm|mathit|mathsf|mbox|textnormal|bm"
          r"|operatorname)\s?\{([^{}]*)\}", r" \1 "),
         (r"\^\s?\{\s?([-+]?\w+)\s?\}", r"^\1"),
         (rf"\\[dtc]?frac{ARGUMENT}{ARGUMENT}", r" \1\2/\3\4 "),
@@ -93,6 +94,7 @@ LATEX = tuple(
         (r"\{\s?(\d+)\s?\\over\s?(\d+)\s?\}", r" \1/\2 "),
     )
 )  # fmt: skip
+FORMULA = re.compile(r"\$\$?(?!\d[^$]*\$\d)([^$]*)\$\$?")  # "$12 and $30" are prices
 EMPHASIS = re.compile(
     r"(?<![\w*])\*(?=\S)([^*\n]*)(?<=\S)\*(?![\w*])|(?<!\w)_(?=\S)([^_\n]*)(?<=\S)_(?!\w)"
 )
@@ -119,7 +121,7 @@ def plain_text(text: str) -> str:
             text = pattern.sub(replacement, text)
         if text == before:
             break
-    text = EMPHASIS.sub(r"\1\2", re.sub(r"\$\$?([^$]*)\$\$?", r"\1", text)).replace(DOLLAR, "$")
+    text = EMPHASIS.sub(r"\1\2", FORMULA.sub(r"\1", text)).replace(DOLLAR, "$")
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     return text.replace(" ^", "^").strip()
 
@@ -139,7 +141,7 @@ LABEL = re.compile(
     r"|(?:answer|ans)\s(?=[-+$]?\d|[(\[]?[A-Za-z][)\]]?(?:\W|$)|yes\b|no\b|true\b|false\b))",
     re.IGNORECASE,
 )
-ARROW = re.compile(r"(?:#+|[•→⇒∴]|[-=]+>|=|\\therefore|\*|-(?= [^\W\d_]))\s?(?=\S)")
+ARROW = re.compile(r"(?:#+|[•→⇒∴:]|[-=]+>|=|\\therefore|\*|-(?= [^\W\d_]))\s?(?=\S)")
 CONNECTIVE = re.compile(
     r"(?:and so|so|thus|therefore|hence|then|finally|overall|altogether|as a result|consequently"
     r"|in (?:conclusion|total|short|summary|all|the end)|to (?:conclude|sum up)"
@@ -176,7 +178,7 @@ OTHER_SUBJECT = re.compile(
     r"(?:answer|choice|option)\b"
     r"|\b(?:bad|worst|worse|poor|fake|decoy|trap|other|second|next|old|previous|initial|first"
     r"|opposite|alternative|rejected) (?:answer|choice|option)\b"
-    r"|\b(?:avoid|reject|ignore|skip|exclude|eliminate|everything|anything)\b",
+    r"|\b(?:avoid|reject|ignore|skip|exclude|eliminate|everything but|anything but)\b",
     re.IGNORECASE,
 )
 VERDICT = re.compile(
@@ -252,6 +254,23 @@ def after_lead_in(text: str) -> str:
             doubtful = doubts & set(words_of(subject)) or OTHER_SUBJECT.search(subject)
             return text if doubtful else unwrap(text[match.end() :])
     return text
+
+
+CONCLUSION = re.compile(
+    r".{6,}[^\W_)]\)?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives)"
+    r"(?: that)?[ ,:]+(?P<last>(?!that\b).+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def conclusion(text: str) -> str:
+    """What stands behind the last "so" of a derivation; else the text itself.
+
+    >>> conclusion("17 = 5 × 3 + 2, so the remainder is 2"), conclusion("42, so it is 42")
+    ('the remainder is 2', '42, so it is 42')
+    """
+    match = CONCLUSION.fullmatch(text)
+    return unwrap(match["last"]) if match else text
 
 
 def strip_dressing(answer: str, clean: Callable[[str], str] = plain_text) -> str:

@@ -175,6 +175,50 @@ def ask_math(*formulas: str) -> bool:
         return False
 
 
+# **Work left undone**: a command that still has to be carried out, two numbers that are not yet
+# one, a form that the question asks to change. What the gold answer has itself is no fault.
+
+
+SIMPLIFY = re.compile(r"\b(?:simplif|simplest|lowest terms|reduce)", re.IGNORECASE)
+EXPAND = re.compile(r"\b(?:expand|multiply out|distribute|without (?:brackets|parentheses))", re.I)
+FACTOR = re.compile(r"\bfactor(?!ial)|\bcomplet\w+ the square", re.IGNORECASE)
+BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
+UNDONE = re.compile(
+    r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
+    r"|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+)
+
+
+def is_undone(claim: str, gold: str, question: str) -> bool:
+    r"""Does the claim leave to be done what the gold answer has done?
+
+    >>> is_undone(r"\sqrt{4\cdot3}", r"2\sqrt{3}", ""), is_undone("(1+x)^2", "x^2+2x+1", "Expand it")
+    (True, True)
+    """
+    if UNDONE.search(claim) and not UNDONE.search(gold):
+        return True
+    if (EXPAND.search(question) or SIMPLIFY.search(question)) and not BRACKETS.search(gold):
+        roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
+        square = any(n % k**2 == 0 for n in roots for k in (2, 3, 5, 7, 11, 13))
+        return square or BRACKETS.search(claim) is not None
+    return bool(FACTOR.search(question) and BRACKETS.search(gold) and not BRACKETS.search(claim))
+
+
+SET_OR = re.compile(r" ?(?:,|;|\bor\b|\band\b) ?(?:and |or )?(?:[a-z] ?= ?)?")
+
+
+def one_spelling(formula: str) -> str:
+    r"""Several solutions as a list, whatever joins them: "x = 5 or x = -5", "\pm 5".
+
+    >>> one_spelling("-5 or x=5"), one_spelling(r"\pm 5"), one_spelling("(1, 2)")
+    ('-5, 5', '5, -5', '(1, 2)')
+    """
+    if formula[:1] in tuple("([") or "\\{" in formula:
+        return formula
+    formula = re.sub(r"^\\pm ?([\w\\{}/]+)$", r"\1, -\1", formula)
+    return ", ".join(SET_OR.split(formula))
+
+
 def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     r"""Equal as formulas; None if the gold answer cannot be read.
 
@@ -187,6 +231,12 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     claimed = strip_formula(answer)
     if squeeze(claimed) == squeeze(expected):
         return True
+    if "," in expected:
+        claimed = one_spelling(re.sub(r"^[a-z] ?(?:=|\\in) ?", "", claimed))
+        if expected[0] in "([" and claimed[:1] + claimed[-1:] != expected[0] + expected[-1]:
+            return False
+    if is_undone(claimed.rpartition("=")[2].strip(), expected, question):
+        return False
     sides = [side.strip() for side in claimed.split("=")]
     if (
         "=" not in expected

@@ -8,6 +8,7 @@ both sides are 42.
 
 import ast
 import dataclasses
+import math
 import operator
 import re
 from fractions import Fraction
@@ -18,6 +19,8 @@ from submission.bench.answers.answer_text import (
     OPERATORS,
     OTHER_SUBJECT,
     REASON,
+    after_lead_in,
+    conclusion,
     plain_text,
     strip_dressing,
     undress,
@@ -32,6 +35,91 @@ from submission.bench.answers.number_forms import (
     read_number,
 )
 
+# **Measures**: of two units of one kind, one is asked for; and 1 hour 30 minutes are 90 minutes.
+# Sizes tell how many of the smallest; without one (currencies) nothing is converted.
+
+
+MEASURES: dict[str, tuple[str, str, int]] = {}  # by word: kind, name, size
+for line in """money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp, yen 0
+length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter, km 1000000
+length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
+feet: inch 1 inches, foot 12 feet ft, yard 36
+mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb lbs
+time: second 1 sec s, minute 60 min mins, hour 3600 hr hrs h, day 86400, week 604800
+time: month 0, year 0, decade 0, century 0 centuries
+volume: ml 1 millilitre milliliter, l 1000 litre liter
+angle: degree 0 °, radian 0""".splitlines():
+    for names in line.partition(": ")[2].split(", "):
+        name, size, *others = names.split()
+        for word in (name, *others):
+            for spelt in (word, f"{word}s"):
+                MEASURES.setdefault(spelt, (line.partition(":")[0], name, int(size)))
+MEASURE = re.compile(r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢°])(?P<raised>\^[23])?")
+
+
+def measure_at(text: str) -> tuple[str, str, int] | None:
+    """The measure at the start of a text: kind, name, size.
+
+    >>> measure_at(" minutes or so"), measure_at("square metres"), measure_at("pears")
+    (('time', 'minute', 60), ('length', 'm^2', 0), None)
+    """
+    match = MEASURE.match(text.strip(" (-"))
+    if match is None or match["word"].lower() not in MEASURES:
+        return None
+    kind, name, size = MEASURES[match["word"].lower()]
+    power = {"square ": "^2", "cubic ": "^3"}.get(match["power"], match["raised"] or "")
+    return kind, name + power, 0 if power else size
+
+
+ASKED_IN = re.compile(r"\b(?:how many|in|into|to|number of)\s(?:\w+ )??(?=(?:\w|[$€£¢°]))", re.I)
+
+
+def asked_measures(question: str, kind: str) -> set[str]:
+    """The measures of a kind that a question asks for; if it says none, those that it names.
+
+    >>> asked_measures("It is 2 m and 30 cm long. How long is it in cm?", "length")
+    {'cm'}
+    """
+    starts = [match.end() for match in ASKED_IN.finditer(question)]
+    starts += [start + len(question[start:].split(" ")[0]) for start in starts]
+    found = [measure_at(question[start:]) for start in starts]
+    asked = {measure[1] for measure in found if measure and measure[0] == kind}
+    if asked or kind == "time":
+        return asked
+    found = [measure_at(question[match.start() :]) for match in MEASURE.finditer(question)]
+    return {measure[1] for measure in found if measure and measure[0] == kind}
+
+
+def quantity_at(text: str) -> Reading | None:
+    """A number at the start of a text, with the smaller part of its measure behind it.
+
+    >>> str(quantity_at("42 dollars and 50 cents").value), quantity_at("5 pears and 2").rest
+    ('85/2', ' pears and 2')
+    """
+    reading = read_number(text)
+    large = reading and (measure_at(reading.rest) or measure_at(reading.currency))
+    behind = large and re.match(r"(?: ?[^\W\d_]+)?(?:,| and|, and)? (?=[\w¢])", reading.rest)
+    part = behind and read_number(reading.rest[behind.end() :])
+    small = part and measure_at(part.rest)
+    if not small or small[0] != large[0] or not 0 < part.value * small[2] < large[2]:
+        return reading
+    value = reading.value + part.value * Fraction(small[2], large[2])
+    rest = re.sub(r"^ ?[^\W\d_]+", "", part.rest)
+    return dataclasses.replace(reading, value=value, rest=f" {large[1]}{rest}")
+
+
+def in_measure(reading: Reading, measure: tuple[str, str, int] | None) -> Fraction:
+    """The value in another measure of its kind; as it is, where nothing is known of one.
+
+    >>> str(in_measure(quantity_at("1.5 hours"), measure_at("minutes")))
+    '90'
+    """
+    own = measure_at(reading.rest) or measure_at(reading.currency)
+    if not own or not measure or own[0] != measure[0] or not (own[2] and measure[2]):
+        return reading.value
+    return reading.value * Fraction(own[2], measure[2])
+
+
 # **What may stand beside a number**: a unit of a few words, then an explanation. A number in the
 # explanation must be the same one, or belong to a calculation or a reason that ends in it
 # ("because 6 × 7 = 42"). Calculations are worked out.
@@ -43,7 +131,7 @@ UNIT_WORD = re.compile(
 )
 ONE_LETTER_UNITS = frozenset("mgshlLJNWVACFKTdΩa")
 NO_UNITS = HEDGES | NEGATIONS | NUMBER_WORDS | (OPERATORS - {"times"}) | frozenset(
-    "π pi but is was be over above max maximum tops ish upwards change counting bit versus vs "
+    "π pi but is was be over above max maximum tops ish upwards counting bit versus vs "
     "remainder mod would could should lakh lakhs crore crores doubled tripled "
     "halved negative quadrillion quintillion sextillion reversed inverted backwards few many "
     "sevenths ninths elevenths twelfths seventh ninth eleventh twelfth".split()
@@ -87,7 +175,7 @@ TAIL = re.compile(
     r"(?:/\(|[^,.;:!(\[=≈—–\n]))*)(?P<more>.*)",
     re.DOTALL,
 )
-NAME = re.compile(r"\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ]{0,40}")
+NAME = re.compile(r"\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ']{0,60}")
 
 
 def is_unit(text: str) -> bool:
@@ -184,17 +272,17 @@ def claims_another(reason: str, value: Fraction) -> bool:
     return False
 
 
-def explains(text: str, value: Fraction) -> bool:
-    """May this text follow an answer of this value?
+def explains(text: str, value: Fraction, measure: tuple[str, str, int] | None = None) -> bool:
+    """May this text follow an answer of this value, in this measure?
 
     >>> explains(", because 6 × 7 = 42", Fraction(42)), explains(", or 43", Fraction(42))
     (True, False)
     """
-    text = text.strip(" ,.;:!()[]—–-\n")
+    text = re.sub(r"^-(?!\d)|-$", "", text.strip(" ,.;:!()[]—–\n")).strip()
     if text.startswith("≈"):
         return is_rounded(text[1:], value)
-    same = read_number(SAME.sub("", text.lstrip("= "), count=1))
-    if not text or (same and same.value == value and is_unit(same.rest)):
+    same = quantity_at(SAME.sub("", text.lstrip("= "), count=1))
+    if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
         return True
     if value in (arithmetic(text.lstrip("=")), arithmetic(SAME.sub("", text, count=1))):
         return True
@@ -216,23 +304,38 @@ def explains(text: str, value: Fraction) -> bool:
     return all((r := read_digits(number)) and r.value == value for number in said)
 
 
-def follows(rest: str, value: Fraction) -> bool:
-    """May `rest` stand directly behind a number of this value?
+CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
 
-    >>> follows(" pears, because she has 2 more.", Fraction(42)), follows("-42", Fraction(42))
-    (True, False)
+
+def without_context(text: str, question: str) -> str:
+    """The text without a last phrase that says again what the question has said.
+
+    >>> without_context("104 games after 3 years", "How many games in 3 years?")
+    '104 games'
     """
-    if "?" in rest or rest.startswith("..") or UNFINISHED.match(rest):
-        return False
-    tail = TAIL.fullmatch(rest)
-    return is_unit(tail["unit"]) and explains(tail["more"], value)
+    if match := CONTEXT.search(text):
+        said, asked = (set(re.findall(r"\w+", t.lower())) for t in (match[0], question))
+        if re.search(r"\w", text[: match.start()]) and said - asked <= PLAIN_WORDS:
+            return text[: match.start()]
+    return text
 
 
-def read_claim(text: str) -> Reading | None:
+def unspaced(text: str) -> str:
+    """The text without what only spaces it."""
+    return re.sub(r"[\s${}\\()]", "", text)
+
+
+PLAIN_WORDS = frozenset(
+    "after in for over per on at from of than with by before the a an his her its their".split()
+)
+
+
+def read_claim(text: str, question: str = "") -> Reading | None:
     """The one number that an undressed text claims; None if there is none, or a second one."""
-    if text.count("=") > 5:
+    if text.count("=") > 5 or "?" in text:
         return None
     text = re.sub(r"^(?:minus|negative) (?=\d)", "-", text, flags=re.IGNORECASE)
+    text = re.sub(r"^an? (?=\$?\d)", "", text, flags=re.IGNORECASE)
     while match := re.match(rf"(?:{NAME.pattern}) ?= ?(?=\S)", text):
         if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
             return None
@@ -241,28 +344,26 @@ def read_claim(text: str) -> Reading | None:
         named = words_of(label[0])
         if len(named) <= 4 and not (NO_UNITS | OPERATORS | NO_LABELS) & set(named):
             text = text[label.end() :]
-    reading = read_number(text)
-    if reading and follows(reading.rest, reading.value):
-        worked_out = re.search(r"\d", reading.rest)  # "2^10 = 1024"
-        return dataclasses.replace(reading, parts=()) if worked_out else reading
+    for claim in (text, without_context(text, question)):
+        reading = quantity_at(claim)
+        if reading and not claim[len(claim) - len(reading.rest) :].startswith(".."):
+            if UNFINISHED.match(reading.rest):
+                continue
+            tail = TAIL.fullmatch(reading.rest)
+            measure = measure_at(reading.rest) or measure_at(reading.currency)
+            if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure):
+                last = read_number(reading.rest.rpartition("=")[2].strip())
+                worked_out = last and last.value == reading.value  # "2^10 = 1024"
+                return dataclasses.replace(last, rest=last.rest) if worked_out else reading
+    said, equals, right = text.partition("=")
+    if equals and unspaced(said) and unspaced(said) in unspaced(question):
+        return read_claim(right.strip(), question)
     left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
     value = arithmetic(left) if right else None
     if value is None:
         return None
-    claimed = read_claim(right[0].strip())
+    claimed = read_claim(right[0].strip(), question)
     return claimed if claimed and claimed.value == value else None
-
-
-def parse_number(text: str) -> Fraction | None:
-    """The one number in an answer, exactly; None if there is none, or more than one.
-
-    >>> parse_number("$1,234.50"), parse_number("3/4"), parse_number("42 pears")
-    (Fraction(2469, 2), Fraction(3, 4), Fraction(42, 1))
-    >>> parse_number("12 or 13") is parse_number("84/2") is parse_number("about 42") is None
-    True
-    """
-    reading = read_claim(strip_dressing(text))
-    return reading and reading.value
 
 
 # **A sentence around the number**: "After dinner, Ali has $32 left." What it claims is its one
@@ -275,69 +376,164 @@ CHANGES = OPERATORS - {"if"} | {"over", "up", "within", "only"}  # right before 
 BESIDES = frozenset("if times than between close under below most least".split())
 TAKE_BACK = frozenset({"but", "actually", "wait"})
 RELATIVE = re.compile(r"\b(?:that|who|which|whose)\b.*", re.DOTALL)
+TO_VERB = re.compile(r"\b(?:that|who|which|whose)\b.*(?= (?:is|was|are|were)\b)", re.DOTALL)
+# What the question says may be said again: "How many are not red?" "9 of them are not red."
+NOT_HERE = frozenset("no not never isn't aren't wasn't weren't don't doesn't didn't".split())
+BORNE = frozenset("least most over under below half double twice triple times if minus plus".split())
+OF_ANSWERS = frozenset("answer right correct true solution".split())
 
 
-def number_in_sentence(text: str, question: str) -> str:
-    """The text from the number that a sentence claims on; empty if it claims none, or two.
+def number_in_sentence(text: str, question: str) -> Reading | None:
+    """The number that a sentence claims; None if it claims none, or two.
 
-    >>> number_in_sentence("Ali has $32 left.", ""), number_in_sentence("Ali has about $32", "")
-    ('$32 left.', '')
-    >>> number_in_sentence("He has 104 games after 3 years.", "How many games in 3 years?")
-    '104 games after 3 years.'
-    """
-    starts = [match.start() for match in NUMBER_START.finditer(text)]
-    if len(starts) > 1:
-        asked = set(re.findall(r"\d+", question))
-        starts = [
-            i for i in starts if re.search(r"\d[\d,.]*", text[i:])[0].strip(".,") not in asked
-        ]
-    if len(starts) != 1 or len(text) > 300 or set("=?\n") & set(text):
-        return ""
-    before, claim = text[: starts[0]], text[starts[0] :]
-    reading = read_number(claim)
-    if reading is None or UNFINISHED.match(reading.rest) or not words_of(text):
-        return ""
-    if OTHER_SUBJECT.search(before) or ":" in before:
-        return ""
-    before, after = words_of(before), words_of(RELATIVE.sub("", reading.rest))
-    if not before or (NO_UNITS - {"more", "than"}) & set(after[:2]):  # "32 pears" is judged above
-        return ""
-    if (HEDGES | NEGATIONS | TAKE_BACK) & {*before, *after} or CHANGES & set(before[-2:]):
-        return ""
-    if (OPERATORS - BESIDES) & set(before):
-        return ""
-    if re.match(r" times (?:\d|as|more|the)\b", reading.rest):
-        return ""
-    return claim
-
-
-# A fraction that can be reduced and a power are right, unless both their numbers stand in the
-# question: then they only repeat it. So does any fraction that stands there as it is ("Write 3/8
-# as a decimal").
-
-
-ASKS_PERCENT = re.compile(
-    r"\b(?:what|which|as an?|in|how many) (?:\w+ )?per ?cent\b|\bpercentage\b|\bwhat %", re.I
-)
-IS_PERCENT = re.compile(r"[-+]?[\d.,/ ]+ ?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
-
-
-def in_percent(gold: str, claim: str, question: str, value: Fraction) -> bool:
-    """Is the claim written in percent, of a question that asks for it, and the gold without?
-
-    A gold below one is then the share itself, and 50 % is 0.5, as everywhere.
-
-    >>> in_percent("25", "25%", "What percent is it?", Fraction(25))
+    >>> str(number_in_sentence("Ali has $32 left.", "").value)
+    '32'
+    >>> number_in_sentence("Ali has about $32", "") is None
     True
-    >>> in_percent("0.25", "25%", "What percent is it?", Fraction(1, 4))
-    False
+    >>> str(number_in_sentence("In 3 years he has 104.", "How many games in 3 years?").value)
+    '104'
     """
-    return (
-        abs(value) >= 1
-        and not re.search(r"%|per ?cent|pct", plain_text(gold), re.IGNORECASE)
-        and ASKS_PERCENT.search(question) is not None
-        and IS_PERCENT.match(claim) is not None
+    if len(text) > 300 or set("=?\n") & set(text):
+        return None
+    found: list[tuple[int, Reading]] = []
+    for match in NUMBER_START.finditer(text):
+        reading = quantity_at(text[match.start() :])
+        if reading is None:
+            return None
+        if not found or match.start() >= len(text) - len(found[-1][1].rest.lstrip()):
+            found.append((match.start(), reading))
+    if len(found) > 1:
+        asked = set(re.findall(r"\d+", question))
+        said = [re.search(r"\d[\d,.]*", text[start:])[0].strip(".,") for start, _ in found]
+        found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
+    if len(found) != 1:
+        return None
+    (start, reading), asked = found[0], set(words_of(question))
+    lead = TO_VERB.sub("", text[:start])
+    before, after = words_of(lead), words_of(RELATIVE.sub("", reading.rest.replace("left over", "")))
+    borne = asked & (NOT_HERE | BORNE) if not OF_ANSWERS & set(after) else set()
+    doubtful = (
+        UNFINISHED.match(reading.rest)
+        or OTHER_SUBJECT.search(text)
+        or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
+        or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
+        or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
+        or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
+        or (CHANGES - (asked & BORNE) | NOT_HERE) & set(before[-2:])
+        or (OPERATORS - BESIDES - borne) & set(before)
+        or re.match(r" times (?:\d|as|more|the)\b", reading.rest)
     )
+    return None if doubtful else reading
+
+
+def read_answer(answer: str, question: str = "") -> Reading | None:
+    """The one number that an answer claims, whatever the gold one is."""
+    text = undress(answer)
+    if TIME_ASKED.search(question):
+        text = re.sub(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", "", text, flags=re.I)
+    for claim in (strip_dressing(text), after_lead_in(conclusion(text))):
+        if reading := read_claim(claim, question):
+            return reading
+    return number_in_sentence(text, question)
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The one number in an answer, exactly; None if there is none, or more than one.
+
+    >>> parse_number("$1,234.50"), parse_number("3/4"), parse_number("42 pears")
+    (Fraction(2469, 2), Fraction(3, 4), Fraction(42, 1))
+    >>> parse_number("12 or 13") is parse_number("84/2") is parse_number("about 42") is None
+    True
+    """
+    reading = read_answer(text)
+    return reading and reading.value
+
+
+# **Which claim answers**: the same value, in the measure and the scale that the question asks
+# for, and worked out. A form that only says the question again is no answer.
+
+
+TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.I)
+PERCENT_ASKED = re.compile(
+    r"\b(?:what|which|as an?|in|how many) (?:\w+ ){0,3}?per ?cent\b|\bpercentage\b|\bwhat %", re.I
+)
+SCALE_ASKED = re.compile(
+    r"\b(?:in|how many)(?: \w+)? (dozen|hundred|thousand|million|billion|trillion)s?\b", re.I
+)
+DIGITS_ASKED = re.compile(r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b", re.I)
+DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)
+FRACTION_ASKED = re.compile(r"\b(?:as|in)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
+SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b)", re.I)
+RATE = re.compile(r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)")
+
+
+def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
+    """Is the claim worked out, and in the form that is asked for?
+
+    >>> gold, asked = read_number("289"), "What is 17 squared?"
+    >>> is_finished(read_number("17^2"), gold, asked), is_finished(gold, gold, asked)
+    (False, True)
+    """
+    if (claim.form, claim.scale, claim.parts) == (gold.form, gold.scale, gold.parts):
+        return True
+    numbers = set(re.findall(r"\d+", question))
+    if claim.form == "words" and DIGITS_ASKED.search(question):
+        return False
+    asked = SCALE_ASKED.search(question)
+    if claim.scale == "dozen" and not (asked and asked[1].lower() == "dozen"):
+        return False
+    if DECIMAL_ASKED.search(question) and (claim.form == "fraction" or claim.scale == "percent"):
+        return False
+    if FRACTION_ASKED.search(question) and gold.form == "fraction" and not claim.form:
+        return False
+    if claim.form == "power":
+        return claim.value >= 1000 and str(claim.parts[0]) not in numbers
+    if SIMPLEST_ASKED.search(question) and math.gcd(*claim.parts) > 1:
+        return False
+    if math.gcd(*claim.parts) > 1:
+        return not {str(part) for part in claim.parts} <= numbers
+    said = "/".join(map(str, claim.parts))
+    return not said or re.search(rf"(?<![\d/.]){said}(?![\d/])", question.replace(" ", "")) is None
+
+
+def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
+    """Is the claim in the measure that the question asks for, or the gold answer names?
+
+    >>> asked = "A pen costs $2. What do 21 cost?"
+    >>> [in_asked_measure(quantity_at(t), quantity_at("42"), asked) for t in ("42 cents", "$42")]
+    [False, True]
+    """
+    measure, own = (measure_at(r.rest) or measure_at(r.currency) for r in (claim, gold))
+    per = re.match(r" [^,.(]*?(?:\bper |/ ?)(\w+)", claim.rest)
+    part = asked_part(question)
+    if per and not (RATE.search(part) or per[1] in part or per[1] in gold.rest):
+        return False
+    if measure is None:
+        return True
+    asked = {own[1]} if own and own[0] == measure[0] else asked_measures(question, measure[0])
+    return not asked or measure[1] in asked
+
+
+def asked_part(question: str) -> str:
+    """The last sentence of a question."""
+    return re.split(r"[.!?]\s", question.strip())[-1] if question else "per"
+
+
+def equal(claim: Reading, gold: Reading, question: str) -> bool:
+    """The same value, in the scale that is asked for ("How many million?")?
+
+    In a question for percent, 20 and 20 % are the same; a gold below one is the share itself.
+
+    >>> gold, asked = read_number("20"), "What is the percent increase?"
+    >>> equal(read_number("20 %"), gold, asked), equal(read_number("20 %"), gold, "How much?")
+    (True, False)
+    """
+    asked = SCALE_ASKED.search(question)
+    scale = asked[1].lower() if asked else ""
+    if PERCENT_ASKED.search(question) and abs(gold.value) >= 1:
+        scale = "percent"
+    left, right = (r.value / r.sized if scale and r.scale == scale else r.value for r in (claim, gold))
+    return left == right
 
 
 def check_number(gold: str, answer: str, question: str = "") -> bool | None:
@@ -348,23 +544,14 @@ def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     >>> check_number("1024", "2^10"), check_number("1024", "2^10", "What is 2 to the power of 10?")
     (True, False)
     """
+    asked = plain_text(question)
     expected = read_claim(strip_dressing(gold))
     if expected is None:
         return None
-    text, wanted = strip_dressing(answer), expected.value
-    claimed = read_claim(text)
-    asked = plain_text(question)
-    if claimed is None and (text := number_in_sentence(undress(answer), asked)):
-        claimed = read_number(text)
-    if claimed and in_percent(gold, text, question, wanted):
-        wanted /= 100
-    if claimed is None or claimed.value != wanted:
-        return False
-    if claimed.parts and {str(abs(part)) for part in claimed.parts} <= set(
-        re.findall(r"\d+", asked)
-    ):
-        return claimed.parts == expected.parts
-    fraction = re.match(r"(\d+) ?/ ?(\d+)(?!\d)", text)
-    if fraction is None or "/" in gold:
-        return True
-    return re.search(rf"(?<![\d/.]){fraction[1]} ?/ ?{fraction[2]}(?![\d/])", asked) is None
+    claim = read_answer(answer, asked)
+    return (
+        claim is not None
+        and equal(claim, expected, asked)
+        and is_finished(claim, expected, asked)
+        and in_asked_measure(claim, expected, asked)
+    )

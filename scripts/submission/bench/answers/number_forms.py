@@ -35,7 +35,7 @@ FORM = re.compile(
     r"| ?\^ ?\(?(?P<raised>[-+]?\d{1,3})\b\)?"
 )
 SCALE = re.compile(
-    r"(?P<words>(?i: ?(?:hundred|thousand|million|billion|trillion|dozen)\b)+|(?:[kKMB]|[mb]n)\b)?"
+    r"(?P<words>(?i: ?(?:hundred|thousand|million|billion|trillion|dozens?)\b)+|(?:[kKMB]|[mb]n)\b)?"
     r"(?P<percent> ?(?i:%|per ?cent\b(?! point)|pct\b)| ?(?P<permille>‰))?"
 )
 MULTIPLIERS = {
@@ -54,7 +54,11 @@ class Reading:
 
     value: Fraction
     rest: str  # what stands behind it
-    parts: tuple[int, ...] = ()  # of a fraction that can be reduced, or of a power
+    form: str = ""  # "words", "fraction", "power"; empty: in digits, worked out
+    parts: tuple[int, ...] = ()  # the numbers of a fraction or a power
+    scale: str = ""  # its last scale: "million", "dozen", "percent"
+    sized: Fraction = Fraction(1)  # what its scales have multiplied it by
+    currency: str = ""
 
 
 def magnitude(match: re.Match[str]) -> Fraction | None:
@@ -71,24 +75,25 @@ def magnitude(match: re.Match[str]) -> Fraction | None:
     return value
 
 
-def in_form(value: Fraction, match: re.Match[str]) -> tuple[Fraction, tuple[int, ...]] | None:
-    """The value with its fraction or power, and the parts of one that is not yet worked out."""
+def in_form(value: Fraction, match: re.Match[str]) -> tuple[Fraction, str, tuple] | None:
+    """The value with its fraction or power, the name of that form, and its parts."""
     if match["half"]:
-        return value + Fraction(1, 2), ()
+        return value + Fraction(1, 2), "", ()
     if exponent := match["exponent"] or match["power"]:
-        return value * Fraction(10) ** int(exponent), ()
+        return value * Fraction(10) ** int(exponent), "", ()
     if value.denominator != 1:
         return None
     base = int(value)
     if under := int(match["under"] or 0):
-        return value + Fraction(int(match["over"]), under), ()
+        over = int(match["over"])  # 17 25/1 is 17 + 25, and not yet added
+        return (value + Fraction(over, under), "fraction", ()) if over < under else None
     if below := int(match["denominator"] or 0):
         if base % below == 0:
             return None  # 84/2: the division is left to the reader
-        return value / below, (base, below) if math.gcd(base, below) > 1 else ()
+        return value / below, "fraction", (base, below)
     if not match["raised"] or base > 10**6 or (base == 0 and int(match["raised"]) <= 0):
         return None
-    return value ** int(match["raised"]), (base, int(match["raised"]))
+    return value ** int(match["raised"]), "power", (base, int(match["raised"]))
 
 
 def read_digits(text: str) -> Reading | None:
@@ -99,20 +104,23 @@ def read_digits(text: str) -> Reading | None:
     """
     sign = SIGN.match(text)
     digits = MAGNITUDE.match(text, sign.end())
-    value, end, parts = magnitude(digits), digits.end(), ()
+    value, end, form, parts = magnitude(digits), digits.end(), "", ()
     if value is None or (sign["sign"] and sign["second"]):
         return None
-    if form := FORM.match(text, end):
-        formed = in_form(value, form)
+    if match := FORM.match(text, end):
+        formed = in_form(value, match)
         if formed is None:
             return None
-        (value, parts), end = formed, form.end()
+        (value, form, parts), end = formed, match.end()
     scale = SCALE.match(text, end)
-    for word in re.findall("[A-Za-z]+", scale["words"] or ""):
-        value *= MULTIPLIERS[word.lower()]
-    value /= 1000 if scale["permille"] else 100 if scale["percent"] else 1
+    words = re.findall("[a-z]+", (scale["words"] or "").lower())
+    sized = Fraction(1, 1000 if scale["permille"] else 100 if scale["percent"] else 1)
+    for word in words:
+        sized *= MULTIPLIERS[word.rstrip("s")]
     negative = (sign["sign"] or sign["second"] or "+") in "-–"
-    return Reading(-value if negative else value, text[scale.end() :], parts)
+    value *= -sized if negative else sized
+    last = "percent" if scale["percent"] else words[-1].rstrip("s") if words else ""
+    return Reading(value, text[scale.end() :], form, parts, last, sized, sign["currency"] or "")
 
 
 # **In words**: "forty-two", "minus three and a half", "two thirds", "one point five".
@@ -190,9 +198,14 @@ def read_words(text: str) -> Reading | None:
         value += Fraction(max(cardinal(share or ""), 1), size)
     for place, word in enumerate((match["point"] or "").lower().split(), 1):
         value += Fraction(NAMED[word], 10**place)
-    value *= 12 if match["dozen"] or match["one_dozen"] else 1
-    value /= 100 if match["percent"] else 1
-    return Reading(-value if match["sign"] else value, text[match.end() :])
+    dozen, last = match["dozen"] or match["one_dozen"], re.findall("[a-z]+", match[0].lower())[-1]
+    sized = Fraction(12 if dozen else MULTIPLIERS.get(last, 1), 100 if match["percent"] else 1)
+    value *= Fraction(12 if dozen else 1, 100 if match["percent"] else 1)
+    scale = "percent" if match["percent"] else "dozen" if dozen else last
+    if scale not in (*MULTIPLIERS, "percent") or value % sized and not match["percent"]:
+        scale, sized = "", Fraction(1)
+    value = -value if match["sign"] else value
+    return Reading(value, text[match.end() :], "words", (), scale, sized)
 
 
 def read_number(text: str) -> Reading | None:
