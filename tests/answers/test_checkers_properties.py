@@ -1,6 +1,7 @@
 """What holds for every answer, whatever stands in it."""
 
 import concurrent.futures
+import itertools
 import random
 import time
 from fractions import Fraction
@@ -80,6 +81,35 @@ def test_two_numbers_are_no_answer_however_they_are_joined(first, second, join):
     for gold in (first, second):
         answer = f"{first}{join}{second}"
         assert checkers.check(Example("", str(gold), "number"), answer) is False, answer
+
+
+CHOICES = ("Lyon", "a cat", "not a cat", "-1", "1")
+GOLDS = (  # a question, its checker, its choices, and golds that differ
+    ("What is the capital of France?", "text", (), ("Paris", "Lyon", "the Rhone", "seven", "8")),
+    ("In what order do they come, a cat or a dog first?", "text", (), ("a, b", "b, a", "cat", "dog")),
+    ("When was it?", "text", (), ("4 July 1776", "5 July 1776", "7:00 PM", "8:00 PM", "2:3", "3:2")),
+    ("How many millions in 3 dozen years, in dollars?", "number", (), ("42", "43", "-42", "0.42", "3")),
+    ("Expand it.", "number", (), ("x^2+1", "x^2-1", r"2\pi", r"\frac{\pi}{2}", "1, 2")),
+    ("Which?", "choice", CHOICES, ("A", "B", "C", "D", "E")),
+    ("Is 91 a prime number or not?", "boolean", (), ("yes", "no")),
+)
+SECOND = (
+    *(", because it is ", ", since it is ", ", that is, ", ", so ", ", so it is ", ", not ", " is "),
+    *(" = ", ", or rather ", ". It is ", ", which is ", " and ", " (", ") ", " because ", "; ", "\n"),
+    *(", and the answer is ", " and not ", ". Actually, ", " > ", " -> ", ", then ", ": ", " "),
+)
+WHERE = ("{}", "The answer is {}.", "It is {}.")
+
+
+@pytest.mark.parametrize(("question", "kind", "choices", "golds"), GOLDS)
+def test_an_answer_is_right_for_one_of_two_golds_at_most(question, kind, choices, golds):
+    said = [choices["ABCDE".index(g)] for g in golds] if choices else []
+    for join, dressing in itertools.product(SECOND, WHERE):
+        for first, second in itertools.permutations([*golds, *said], 2):
+            answer = dressing.format(f"{first}{join}{second}")
+            rows = [Example(question, gold, kind, choices=choices) for gold in golds]
+            right = [row.answer for row in rows if checkers.check(row, answer)]
+            assert len(right) < 2, (answer, right)
 
 
 @SETTINGS

@@ -149,10 +149,10 @@ CONNECTIVE = re.compile(
     r"|would choose|would pick|would go with|go with)(?: that)?"
     r"|i'd (?:say|choose|pick|go with)|(?:choose|pick|select)|(?:it|that|there|this|he|she)'s"
     r"|exactly|only|just|equals|a total of|(?:in )?the year(?= \d)"
-    r"|in(?= \d{4}$))\b ?[,:]?\s+(?=\S)",
+    r"|in(?= \d{4}$)|by(?= (?-i:[A-Z])))\b ?[,:]?\s+(?=\S)",
     re.IGNORECASE,
 )
-SUBJECT = r"(?P<subject>(?:[^\W\d_][\w'-]*,?\s){1,14}?)"
+SUBJECT = r"(?P<subject>(?:[\"']?[^\W_][\w'-]*[\"']?,?\s){1,14}?)"
 HANDED_OVER = (
     r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
     r"|indeed|clearly|left with|option|choice|answer))*\s?[:,]?\s?(?=[^\s=])"
@@ -178,7 +178,7 @@ OTHER_SUBJECT = re.compile(
     r"(?:answer|choice|option)\b"
     r"|\b(?:bad|worst|worse|poor|fake|decoy|trap|other|second|next|old|previous|initial|first"
     r"|opposite|alternative|rejected) (?:answer|choice|option)\b"
-    r"|\b(?:avoid|reject|ignore|skip|exclude|eliminate|everything but|anything but)\b",
+    r"|\b(?:avoid|whichever|whatever|reject|ignore|skip|exclude|eliminate|everything but|anything but)\b",
     re.IGNORECASE,
 )
 VERDICT = re.compile(
@@ -241,19 +241,72 @@ def undress(answer: str, clean: Callable[[str], str] = plain_text) -> str:
     return text
 
 
-def after_lead_in(text: str) -> str:
+def after_lead_in(text: str, question: str = "") -> str:
     """What the verb of a sentence hands over; the text itself if it is no such sentence.
 
     >>> after_lead_in("the capital of France is Paris"), after_lead_in("half of it is 42")
     ('Paris', 'half of it is 42')
     """
     doubts = HEDGES | NEGATIONS | OPERATORS | {"less", "more", "fewer", "next", "before", "after"}
+    doubts -= set(words_of(question)) - HEDGES - NEGATIONS
     for sentence in SENTENCES:
         if match := sentence.match(text):
             subject = match["subject"]
+            known = set(re.findall(r"\d+", question))
             doubtful = doubts & set(words_of(subject)) or OTHER_SUBJECT.search(subject)
+            doubtful = doubtful or set(re.findall(r"\d+", subject)) - known
             return text if doubtful else unwrap(text[match.end() :])
     return text
+
+
+# **A sentence beside its question**: "William Shakespeare wrote Hamlet." says two words that "Who
+# wrote Hamlet?" does not. They are what it claims, if they stand together and nothing denies them.
+
+
+JOINING = frozenset(
+    "the a an of is are was were be been being by in on at to it its this that these those as for than "
+    "with and he she they has have had do does did called named known answer result which who whom".split()
+)
+TOKEN = re.compile(r"[^\s,;:()\"]+")
+
+
+def beside_question(text: str, question: str) -> str:
+    """The one run of words that a sentence adds to its question; empty if there is no such run.
+
+    >>> beside_question("Shakespeare wrote Hamlet.", "Who wrote Hamlet?")
+    'Shakespeare'
+    >>> beside_question("Shakespeare wrote Macbeth", "Who wrote Hamlet?")
+    ''
+    >>> beside_question("Ann is taller than Bob", "Who is taller, Ann or Bob?")
+    'Ann'
+    """
+    asked = re.findall(r"[^\W_]+(?:'[^\W\d_]+)?", question.lower())
+    if (HEDGES | NEGATIONS | {"but", "actually"}) & set(words_of(text)) - set(asked) or "?" in text:
+        return ""
+    tokens = list(TOKEN.finditer(text))
+    words = [token[0].lower().strip(".!'%$") for token in tokens]
+    kinds = ["asked" if w in asked and w not in JOINING else w in JOINING for w in words]
+    for i, word in enumerate(words[:-1]):
+        if words[i + 1] == "by" and word.endswith(("ed", "en", "n")):
+            kinds[i] = "asked"  # "was written by"
+    if "asked" not in kinds or len(kinds) - kinds.count(False) < 2:
+        return ""
+    new = [i for i, kind in enumerate(kinds) if kind is False]
+    if not new:  # one that the question has named: "Ann is taller"
+        if passive := re.search(r"\b(?:is|are|was|were) \w+ by (?:the )?([^,;]+)$", text):
+            return passive[1]
+        verb = re.search(r"\b(?:who|what|which(?: \w+)?) (\w+)", question.lower())
+        match = re.fullmatch(
+            r"((?:[^\s,;]+ ){1,3}?)(?:is|are|was|were|has|have|had|does|did"
+            rf"|{verb[1] if verb else 'is'}) (.+)", text,
+        )  # fmt: skip
+        rest, order = words_of(match[2]) if match else [], iter(asked)
+        told = verb and all(word in order for word in rest if word not in JOINING)
+        named = match and not set(words_of(match[1])) <= JOINING
+        return match[1].strip() if named and told and not set(",;") & set(text) else ""
+    if "asked" in kinds[new[0] : new[-1] + 1]:
+        return ""
+    return text[tokens[new[0]].start() : tokens[new[-1]].end()].rstrip(".!")
 
 
 CONCLUSION = re.compile(

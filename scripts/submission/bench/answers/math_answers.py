@@ -19,7 +19,7 @@ from submission.bench.answers.answer_text import (
     plain_text,
     strip_dressing,
 )
-from submission.bench.answers.number_answers import is_unit
+from submission.bench.answers.number_answers import asked_measures, is_unit, measure_at
 from submission.bench.answers.sandbox import SandboxError, Worker
 
 LONGEST_FORMULA = 200  # characters
@@ -119,10 +119,15 @@ def strip_formula(answer: str) -> str:
     """
     text = strip_dressing(answer, latex_text)
     text = re.split(r"[,.;]? (?:because|since) | ?(?:≈|\\approx) ?(?=-?\d*\.\d+$)", text)[0]
-    unit = re.search(
+    unit = unit_behind(text)
+    return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
+
+
+def unit_behind(text: str) -> re.Match[str] | None:
+    """The unit at the end of a formula, in `\\text{}` or bare."""
+    return re.search(
         r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ([A-Za-z]{2,}))(?:\^\{?\d\}?)?$", text
     )
-    return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
 
 
 @functools.cache
@@ -185,7 +190,7 @@ FACTOR = re.compile(r"\bfactor(?!ial)|\bcomplet\w+ the square", re.IGNORECASE)
 BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
-    r"|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|\d ?\\(?:cdot|times) ?\\frac|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 
@@ -201,7 +206,8 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
         roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
         square = any(n % k**2 == 0 for n in roots for k in (2, 3, 5, 7, 11, 13))
         return square or BRACKETS.search(claim) is not None
-    return bool(FACTOR.search(question) and BRACKETS.search(gold) and not BRACKETS.search(claim))
+    kept = BRACKETS if BRACKETS.search(gold) else re.compile(r"\\cdot|\\times|\^")
+    return bool(FACTOR.search(question) and kept.search(gold) and not kept.search(claim))
 
 
 SET_OR = re.compile(r" ?(?:,|;|\bor\b|\band\b) ?(?:and |or )?(?:[a-z] ?= ?)?")
@@ -228,7 +234,11 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     expected = strip_formula(gold)
     if not is_formula(expected) or not ask_math(expected):
         return None
-    claimed = strip_formula(answer)
+    claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
+    if measure := measure_at(unit[1] or unit[2]) if unit else None:
+        asked = asked_measures(plain_text(question), measure[0])
+        if asked and measure[1] not in asked:
+            return False
     if squeeze(claimed) == squeeze(expected):
         return True
     if "," in expected:
@@ -241,11 +251,13 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     if (
         "=" not in expected
         and len(sides) > 1
-        and re.fullmatch(r"[A-Za-z](?:_\w|\([a-z]\))?", sides[0])
+        and re.fullmatch(r"[A-Za-z](?:_\w|\([a-z]\))?|\([a-z](?:, ?[a-z])+\)", sides[0])
     ):
         sides = sides[1:]  # f(x) = ...
     if "=" in expected:
-        sides = [claimed]
+        sides, name = [claimed], expected.partition("=")[0].strip()
+        if len(name) == 1 and claimed.partition("=")[0].strip() != name:
+            return False  # y - 1 = 2x where y = 2x + 1 is asked for
     asked = squeeze(latex_text(question))
     if not sides[-1] or (len(squeeze(sides[-1])) > 2 and squeeze(sides[-1]) in asked):
         return False

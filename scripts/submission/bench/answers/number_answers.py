@@ -15,10 +15,12 @@ from fractions import Fraction
 
 from submission.bench.answers.answer_text import (
     HEDGES,
+    JOINING,
     NEGATIONS,
     OPERATORS,
     OTHER_SUBJECT,
     REASON,
+    VERDICT,
     after_lead_in,
     conclusion,
     plain_text,
@@ -40,14 +42,16 @@ from submission.bench.answers.number_forms import (
 
 
 MEASURES: dict[str, tuple[str, str, int]] = {}  # by word: kind, name, size
-for line in """money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp, yen 0
+for (
+    line
+) in """money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp, yen 0
 length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter, km 1000000
 length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
 feet: inch 1 inches, foot 12 feet ft, yard 36
 mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb lbs
 time: second 1 sec s, minute 60 min mins, hour 3600 hr hrs h, day 86400, week 604800
 time: month 0, year 0, decade 0, century 0 centuries
-volume: ml 1 millilitre milliliter, l 1000 litre liter
+volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter
 angle: degree 0 °, radian 0""".splitlines():
     for names in line.partition(": ")[2].split(", "):
         name, size, *others = names.split()
@@ -355,9 +359,9 @@ def read_claim(text: str, question: str = "") -> Reading | None:
                 last = read_number(reading.rest.rpartition("=")[2].strip())
                 worked_out = last and last.value == reading.value  # "2^10 = 1024"
                 return dataclasses.replace(last, rest=last.rest) if worked_out else reading
-    said, equals, right = text.partition("=")
-    if equals and unspaced(said) and unspaced(said) in unspaced(question):
-        return read_claim(right.strip(), question)
+    said, *right = re.split(r" ?= ?| (?:is|equals) ", text, maxsplit=1)
+    if right and re.search(r"\d", said) and unspaced(said) in unspaced(question):
+        return read_claim(right[0].strip(), question)
     left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
     value = arithmetic(left) if right else None
     if value is None:
@@ -372,14 +376,18 @@ def read_claim(text: str, question: str = "") -> Reading | None:
 
 
 NUMBER_START = re.compile(r"(?<![\w.,/^$€£-])-?[$€£]?(?=\d)|(?<![\w.,/^-])-?[$€£]-?(?=\d)")
-CHANGES = OPERATORS - {"if"} | {"over", "up", "within", "only"}  # right before a number
+CHANGES = OPERATORS - {"if"} | set(
+    "over up within only after before until since".split()
+)  # right before a number
 BESIDES = frozenset("if times than between close under below most least".split())
 TAKE_BACK = frozenset({"but", "actually", "wait"})
 RELATIVE = re.compile(r"\b(?:that|who|which|whose)\b.*", re.DOTALL)
 TO_VERB = re.compile(r"\b(?:that|who|which|whose)\b.*(?= (?:is|was|are|were)\b)", re.DOTALL)
 # What the question says may be said again: "How many are not red?" "9 of them are not red."
 NOT_HERE = frozenset("no not never isn't aren't wasn't weren't don't doesn't didn't".split())
-BORNE = frozenset("least most over under below half double twice triple times if minus plus".split())
+BORNE = frozenset(
+    "least most over under below half double twice triple times if minus plus".split()
+)
 OF_ANSWERS = frozenset("answer right correct true solution".split())
 
 
@@ -410,28 +418,68 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         return None
     (start, reading), asked = found[0], set(words_of(question))
     lead = TO_VERB.sub("", text[:start])
-    before, after = words_of(lead), words_of(RELATIVE.sub("", reading.rest.replace("left over", "")))
+    before, after = (
+        words_of(lead),
+        words_of(RELATIVE.sub("", reading.rest.replace("left over", ""))),
+    )
     borne = asked & (NOT_HERE | BORNE) if not OF_ANSWERS & set(after) else set()
+    near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
     doubtful = (
-        UNFINISHED.match(reading.rest)
+        re.search(r"\d ?(?:,|and|or|&|/) ?$", text[:start])  # "17 and 25"
+        or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d", reading.rest)
+        or UNFINISHED.match(reading.rest)
         or OTHER_SUBJECT.search(text)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
         or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
         or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
         or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
-        or (CHANGES - (asked & BORNE) | NOT_HERE) & set(before[-2:])
+        or (CHANGES - (asked & BORNE) | NOT_HERE) & set(near)
         or (OPERATORS - BESIDES - borne) & set(before)
         or re.match(r" times (?:\d|as|more|the)\b", reading.rest)
     )
     return None if doubtful else reading
 
 
+ROUNDED = re.compile(r"\b(?:round|nearest|approximat|estimate|decimal place|significant)", re.I)
+DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
+
+
+FIRST_WORDS = JOINING | frozenset(
+    "if after before so thus therefore then finally each every how what which there their her "
+    "his my your our its all both since because when while now if total one two three some".split()
+)
+
+
+def about_another(text: str, question: str) -> bool:
+    """Is a sentence about somebody of whom the question does not ask?
+
+    >>> about_another("Ben is 32.", "Sue is 4 years older than Ben, who is 28. How old is Sue?")
+    True
+    """
+    part = asked_part(question)
+    asked, told, named = (names_in(t) for t in (part[:1].lower() + part[1:], question, text))
+    rival = re.search(r" more .*\bthan ([A-Z][a-z]+)", part)  # "Bo has 3 more than Al"
+    turned = rival and re.search(rf"\b{rival[1]}\b.* more .*\bthan [A-Z]", text)
+    return bool(asked and named & told and not named & asked) or bool(turned)
+
+
+def names_in(text: str) -> set[str]:
+    """The capitalised words of a text that are no usual first words."""
+    return {w for w in re.findall(r"\b[A-Z][a-z]+\b", text) if w.lower() not in FIRST_WORDS}
+
+
 def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
     text = undress(answer)
+    if about_another(text, question) or (re.search(r"\d!", question) and re.search(r"\d!", answer)):
+        return None
+    if ROUNDED.search(question):
+        text = re.sub(r"^(?:≈|~|about|approximately|roughly) ?", "", text, flags=re.IGNORECASE)
+    if "year" in question:
+        text = DATE.sub("", text)
     if TIME_ASKED.search(question):
         text = re.sub(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", "", text, flags=re.I)
-    for claim in (strip_dressing(text), after_lead_in(conclusion(text))):
+    for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):
             return reading
     return number_in_sentence(text, question)
@@ -460,11 +508,16 @@ PERCENT_ASKED = re.compile(
 SCALE_ASKED = re.compile(
     r"\b(?:in|how many)(?: \w+)? (dozen|hundred|thousand|million|billion|trillion)s?\b", re.I
 )
-DIGITS_ASKED = re.compile(r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b", re.I)
+DIGITS_ASKED = re.compile(
+    r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b", re.I
+)
 DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)
 FRACTION_ASKED = re.compile(r"\b(?:as|in)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
+FORM_ASKED = re.compile(r"\b(?:improper|mixed) (?:fraction|number)|\bscientific notation", re.I)
 SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b)", re.I)
-RATE = re.compile(r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)")
+RATE = re.compile(
+    r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)"
+)
 
 
 def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
@@ -476,24 +529,26 @@ def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
     """
     if (claim.form, claim.scale, claim.parts) == (gold.form, gold.scale, gold.parts):
         return True
-    numbers = set(re.findall(r"\d+", question))
-    if claim.form == "words" and DIGITS_ASKED.search(question):
+    numbers, asked = set(re.findall(r"\d+", question)), SCALE_ASKED.search(question)
+    if DIGITS_ASKED.search(question) and (claim.form in ("words", "power") or claim.scale):
         return False
-    asked = SCALE_ASKED.search(question)
     if claim.scale == "dozen" and not (asked and asked[1].lower() == "dozen"):
         return False
     if DECIMAL_ASKED.search(question) and (claim.form == "fraction" or claim.scale == "percent"):
         return False
+    if FORM_ASKED.search(question):  # of a fraction: improper, mixed; scientific notation
+        return claim.form == gold.form and claim.form != "scientific"
     if FRACTION_ASKED.search(question) and gold.form == "fraction" and not claim.form:
         return False
     if claim.form == "power":
         return claim.value >= 1000 and str(claim.parts[0]) not in numbers
-    if SIMPLEST_ASKED.search(question) and math.gcd(*claim.parts) > 1:
-        return False
+    if claim.form != "fraction":
+        return True
     if math.gcd(*claim.parts) > 1:
-        return not {str(part) for part in claim.parts} <= numbers
+        again = {str(part) for part in claim.parts} <= numbers
+        return not again and not SIMPLEST_ASKED.search(question)
     said = "/".join(map(str, claim.parts))
-    return not said or re.search(rf"(?<![\d/.]){said}(?![\d/])", question.replace(" ", "")) is None
+    return re.search(rf"(?<![\d/.]){said}(?![\d/])", question.replace(" ", "")) is None
 
 
 def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
@@ -532,7 +587,9 @@ def equal(claim: Reading, gold: Reading, question: str) -> bool:
     scale = asked[1].lower() if asked else ""
     if PERCENT_ASKED.search(question) and abs(gold.value) >= 1:
         scale = "percent"
-    left, right = (r.value / r.sized if scale and r.scale == scale else r.value for r in (claim, gold))
+    left, right = (
+        r.value / r.sized if scale and r.scale == scale else r.value for r in (claim, gold)
+    )
     return left == right
 
 

@@ -54,8 +54,8 @@ class Reading:
 
     value: Fraction
     rest: str  # what stands behind it
-    form: str = ""  # "words", "fraction", "power"; empty: in digits, worked out
-    parts: tuple[int, ...] = ()  # the numbers of a fraction or a power
+    form: str = ""  # "words", "fraction", "mixed", "power", "scientific"; or digits
+    parts: tuple[int, ...] = ()  # the numbers of the form
     scale: str = ""  # its last scale: "million", "dozen", "percent"
     sized: Fraction = Fraction(1)  # what its scales have multiplied it by
     currency: str = ""
@@ -80,13 +80,13 @@ def in_form(value: Fraction, match: re.Match[str]) -> tuple[Fraction, str, tuple
     if match["half"]:
         return value + Fraction(1, 2), "", ()
     if exponent := match["exponent"] or match["power"]:
-        return value * Fraction(10) ** int(exponent), "", ()
+        return value * Fraction(10) ** int(exponent), "scientific", (int(value),)
     if value.denominator != 1:
         return None
     base = int(value)
     if under := int(match["under"] or 0):
         over = int(match["over"])  # 17 25/1 is 17 + 25, and not yet added
-        return (value + Fraction(over, under), "fraction", ()) if over < under else None
+        return (value + Fraction(over, under), "mixed", ()) if over < under else None
     if below := int(match["denominator"] or 0):
         if base % below == 0:
             return None  # 84/2: the division is left to the reader

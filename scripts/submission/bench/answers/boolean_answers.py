@@ -1,0 +1,218 @@
+"""Is this the right yes or no?
+
+One of them, first, or last behind a "so"; an explanation may follow. It may have a "not" in it
+("Yes, ice does not sink"). What takes the answer back is a clause that would be a *short answer*
+the other way: "yes, never", "yes, it is not", "no, it does", "yes, the claim is wrong"; or one that
+says the question's own words the other way: "No, 91 is a prime number".
+"""
+
+import re
+
+from submission.bench.answers.answer_text import (
+    HEDGES,
+    NEGATIONS,
+    VERDICT,
+    after_lead_in,
+    conclusion,
+    undress,
+    words_of,
+)
+
+TRUTH = dict.fromkeys("yes yeah yep true correct y".split(), True)
+TRUTH |= dict.fromkeys("no nope nah false incorrect n".split(), False)
+SAID_FIRST = re.compile(
+    r"(?:(?:definitely|certainly|absolutely|clearly|indeed|of course|obviously),? )?"
+    rf"(?P<said>{'|'.join(TRUTH)})\b(?P<rest>.*)",
+    re.DOTALL,
+)
+# Without a comma, only these may follow: "Yes it is", not "yes no".
+OPENERS = frozenset(
+    "it he she they you we i this that these those there the because since as indeed both all most "
+    "its his her their my our for".split()
+)
+CLAUSE_END = re.compile(r"[,.;:!()\n—–]+|\s-\s|\b(?:and|but|although|though|however|yet)\b")
+FILLERS = frozenset(
+    "of course actually well so then really in fact rather indeed just oh i mean think say "
+    "would".split()
+)
+NO_WORDS = NEGATIONS - {"anything", "except", "unless", "without"} | {"n", "negative"}
+YES_WORDS = frozenset("yes yeah yep y true correct affirmative".split())
+TAKEN_BACK = re.compile(
+    r"\bbut (?:in fact|actually|really)\b|\b(?:kidding|joking|i doubt|doubtful|hardly|barely|scarcely|scratch that|second thoughts?"
+    r"|the (?:opposite|contrary|reverse|other (?:one|way))|the other (?:answer|after all))\b"
+    r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
+    r"|\b(?:do not|don't|cannot|can't) (?:know|tell|say)\b"
+)
+WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
+# A word and its opposite: one said for the other denies.
+OPPOSITES = dict(
+    pair.split("/")
+    for pair in "odd/even composite/prime south/north west/east after/before higher/lower less/more "
+    "fewer/more smaller/larger smaller/bigger float/sink dead/alive below/above outside/inside "
+    "negative/positive shorter/taller shorter/longer younger/older lighter/heavier slower/faster "
+    "lose/win fall/rise closed/open cold/hot colder/hotter decrease/increase illegal/legal "
+    "impossible/possible irrational/rational unsafe/safe later/earlier".split()
+)
+OPPOSITES |= {other: word for word, other in OPPOSITES.items()}
+PREDICATE = re.compile(
+    r"\b(?:is|cannot|\w+n't|are|was|were|be|been|has|have|had|do|does|did|can|could|will|would|should|may|might)\b"
+)
+# Words that a clause and its question share without agreeing on anything.
+CONNECTING = frozenset(
+    "it is a an the are was were be they he she that this there indeed really do does did can "
+    "could will would has have had in of to and so just in fact very than then now one".split()
+)
+# Behind "not", these end a short answer: "it is not true", "it could not be".
+AFTER_NOT = frozenset(
+    "true correct right so the case be been have do does did is are was were at all really quite "
+    "exactly entirely either too yet here possible".split()
+)
+SHORT_YES = re.compile(
+    r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:is|are|was|were|am|do|does|did|can|could"
+    r"|will|would|has|have|had|should|may|must)"
+    r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?"
+    r"|that's right"
+)
+
+
+# Denials in one clause, if the question does not ask about them: "that is a lie".
+DENIED = re.compile(
+    r"(?:(?:it|that|this)(?: is|'s) )?(?:a (?:lie|myth|hoax|fable)|impossible|by no means|nonsense"
+    r"|absurd|false|fiction)"
+)
+WHOLE_ANSWERS = (
+    (
+        re.compile(
+            r"(?:(?:it|that|this) is |it's )?(?:definitely |certainly |absolutely )?"
+            r"(?:not (?:true|correct|possible|the case))|(?:definitely|certainly|absolutely"
+            r"|of course|surely) not|not at all|(?:it is )?impossible|never"
+        ),
+        False,
+    ),
+    (re.compile(r"absolutely|of course|definitely|certainly|indeed"), True),
+)
+
+
+def root(word: str) -> str:
+    """A word without the ending of a plural or a verb: "squares", "needed"."""
+    return re.sub(r"(?<=\w{3})(?:ed|es|s)$", "", word).removesuffix("e")
+
+
+def is_negated(words: list[str]) -> bool:
+    """Has a clause an odd number of denials in it?"""
+    return sum(word in NO_WORDS or word.endswith("n't") for word in words) % 2 == 1
+
+
+def short_answer(clause: str) -> bool | None:
+    """What a clause says as an answer of its own: yes, no, or None if it only explains.
+
+    >>> short_answer("it is not true"), short_answer("it does"), short_answer("it does not sink")
+    (False, True, None)
+    """
+    if DENIED.fullmatch(clause.strip()):
+        return False
+    words = WORD.findall(clause)
+    if SHORT_YES.fullmatch(" ".join(words)):
+        return True
+    while words and words[0] in FILLERS:
+        words = words[1:]
+    end = len(words)
+    while end > 1 and words[end - 1] in AFTER_NOT:
+        end -= 1
+    if not words:
+        return None
+    explains = words[0] in ("not", "no") and len(words) > 2 and end == len(words)
+    if (words[0] in NO_WORDS and not explains) or is_negated(words[end - 1 : end]):
+        return False
+    if words[0] in YES_WORDS or words[-1] in YES_WORDS or SHORT_YES.fullmatch(" ".join(words)):
+        return True
+    return None
+
+
+def repeats_question(clause: str, question: str, whole: bool = False) -> bool | None:
+    """Does a clause affirm what the question asks (True) or deny it (False), in its words alone?
+
+    They stand in the question's order: "water is denser" says something else than "Is ice denser
+    than water?". `whole`: all of them have to be there.
+
+    >>> repeats_question("it is a prime number", "Is 91 a prime number?")
+    True
+    >>> repeats_question("it is composite", "Is 91 a prime number?")
+    False
+    >>> repeats_question("20 is more than 17", "Is 12 + 5 more than 20?") is None
+    True
+    >>> repeats_question("some people have no hair", "Do some people have no hair?")
+    True
+    """
+    question = re.sub(r"true or false\W*", "", question.lower())
+    words, asked = WORD.findall(clause.lower()), WORD.findall(question)
+    topic = [root(word) for word in asked if word not in CONNECTING | NO_WORDS]
+    claimed = [root(word) for word in words if word not in CONNECTING | NO_WORDS]
+    turned = [
+        root(OPPOSITES.get(word, word)) for word in words if word not in CONNECTING | NO_WORDS
+    ]
+    swapped = sum(a not in topic and b in topic for a, b in zip(claimed, turned, strict=True))
+    claimed = [a if a in topic else b for a, b in zip(claimed, turned, strict=True)]
+    rest = iter(topic)
+    if not claimed or not all(word in rest for word in claimed):
+        return None
+    missing = [word for word in topic if word not in claimed]
+    ends = [i for i, word in enumerate(asked) if root(word) == claimed[-1]]
+    about_subject = any(PREDICATE.match(word) for i in ends for word in asked[i + 1 : i + 2])
+    tells = len(claimed) > 2 or PREDICATE.search(clause.lower())
+    if missing and (whole or about_subject or claimed[-1] == topic[0] or not tells):
+        return None
+    return is_negated(words) == is_negated(asked) if swapped % 2 == 0 else is_negated(words)
+
+
+def parse_boolean(text: str, question: str = "") -> bool | None:
+    """What the answer says, or None if it says neither, both, or hedges.
+
+    >>> parse_boolean("No, it could not."), parse_boolean("Yes, ice does not sink.")
+    (False, True)
+    >>> parse_boolean("yes and no") is parse_boolean("Yes, it is not.") is None
+    True
+    >>> parse_boolean("98 + 81 = 179, so no."), parse_boolean("7 is prime", "Is 7 prime?")
+    (False, True)
+    """
+    dressed = undress(text).lower()
+    if "?" in dressed:
+        return None
+    for pattern, whole in WHOLE_ANSWERS:
+        if pattern.fullmatch(dressed):
+            return whole
+    last = conclusion(dressed)
+    match = SAID_FIRST.fullmatch(dressed) or SAID_FIRST.fullmatch(after_lead_in(last))
+    led = dressed[: -len(last)] if match and match.string != dressed else ""
+    match = match or SAID_FIRST.fullmatch(after_lead_in(dressed))
+    if match is None:
+        again = re.match(
+            r"(?:is|are|was|were|do|does|did|can|could|will|would|has|have)\b", dressed
+        )
+        doubts = (HEDGES | {"if", "but"}) & set(words_of(dressed))
+        return None if again or doubts else repeats_question(dressed, question, whole=True)
+    value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
+    words = words_of(rest)
+    if rest.strip() and not re.match(r" ?[,.;:!(—–\n-]", rest) and {*words[:1]} - OPENERS:
+        return None
+    hedges = (HEDGES - {"or", "either", "otherwise", "doubt"}) & {*words, *words_of(led)}
+    if hedges or re.match(r"\W*(?:or|either|if|unless|both$|and/or)\b", rest):
+        return None
+    if re.search(r"\bnot (?:sure|certain|clear|known)\b|\bbe (?:either|both)\b", rest):
+        return None
+    if TAKEN_BACK.search(rest):
+        return None
+    clauses = [clause for clause in CLAUSE_END.split(f"{led}.{rest}") if clause.strip()]
+    said = {short_answer(clause) for clause in clauses}
+    said |= {repeats_question(clause, question) for clause in clauses}
+    return None if (not value) in said else value
+
+
+def check_boolean(gold: str, answer: str, question: str = "") -> bool | None:
+    """The same truth value; `true` and `false` count as yes and no.
+
+    >>> check_boolean("yes", "True"), check_boolean("yes", "yes or no")
+    (True, False)
+    """
+    expected = parse_boolean(gold)
+    return None if expected is None else parse_boolean(answer, question) == expected

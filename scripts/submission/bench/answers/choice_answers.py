@@ -1,0 +1,244 @@
+"""Is this the right choice?
+
+The letter, the text of the choice, or both if they agree; an explanation may follow. Another
+letter, or the text of another choice, is a second answer. An explanation may mention the words of
+another choice ("A, because London is in England"), but not claim them ("because London is right").
+"""
+
+import re
+
+from submission.bench.answers.answer_text import (
+    HEDGES,
+    JOINING,
+    NEGATIONS,
+    REASON,
+    VERDICT,
+    after_lead_in,
+    beside_question,
+    conclusion,
+    plain_text,
+    undress,
+    unwrap,
+    words_of,
+)
+from submission.bench.answers.number_answers import explains, parse_number
+from submission.bench.answers.text_answers import normalise, split_reason
+
+LETTER = re.compile(
+    r"(?:(?:the )?(?:option|choice|answer|letter) )?[(\[{]?(?P<letter>[A-Za-z])(?![\w'])"
+    r"(?P<mark>[)\]}]? ?(?:[).:,;=→]|[–—-](?! ?\d))*)(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+LETTER_LAST = re.compile(
+    r"(?P<text>.+?),? ?[(\[](?:option |choice )?(?P<letter>[A-Za-z])[)\]]",
+    re.IGNORECASE | re.DOTALL,
+)
+# Letters that name a choice. A capital A before a word may be an article, and I a person.
+LABELS = re.compile(
+    r"\b([A-Z])\b(?![ '][a-z])|\(([A-Za-z])\)|\b([B-HJ-Z])\b|\b(A) (?:is|was|and|or|has|does)\b"
+)
+OWN_LABEL = re.compile(r"[(\[]?([A-Za-z])[).:\]]\s*(?=\S)")
+ORDINALS = {name: i for i, name in enumerate("first second third fourth fifth".split())}
+OTHER_ORDINAL = re.compile(
+    rf"\b({'|'.join(ORDINALS)}|last|other|latter) (?:option|choice|answer|one)\b", re.IGNORECASE
+)
+CLAIMED = r"(?:right|correct|true|best|better|answer|real|actual)"
+TAKEN_BACK = re.compile(
+    rf"\b(?:not|isn't|n't) (?:\w+ )?{CLAIMED}\b|\b(?:wrong|incorrect|false|actually|kidding|joking"
+    r"|scratch that|never mind|all of|any of|both|no|too|as well)\b[^\w]*$|\bactually\b|\b(?:is|be) (?:wrong"
+    r"|incorrect|false)\b",
+    re.IGNORECASE,
+)
+VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|does|do|did|can|could|will|would|be|\w+(?:ed|s))\b"
+)
+
+
+def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
+    """The place of the one choice with this text, or of this value; -1 if there are two.
+
+    >>> find_choice("the cat", ("a dog", "a cat")), find_choice("$19", ("18", "19"))
+    (1, 1)
+    >>> find_choice("Rr", ("RR", "Rr", "rr"))
+    1
+    """
+    plain, value = [plain_text(choice) for choice in choices], parse_number(text)
+    for same in (
+        [choice == text for choice in plain],
+        [choice.lower() == text.lower() for choice in plain],
+        [normalise(choice) == normalise(text) for choice in choices],
+        [value is not None and value == parse_number(choice) for choice in choices],
+    ):
+        if any(same):
+            return same.index(True) if sum(same) == 1 else -1
+    return None
+
+
+def without_labels(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts of choices that all carry their own letter, in order; else as they are.
+
+    >>> without_labels(("A) Paris", "B) London")), without_labels(("A. Einstein", "N. Bohr"))
+    (('Paris', 'London'), ('A. Einstein', 'N. Bohr'))
+    """
+    labels = [OWN_LABEL.match(choice) for choice in choices]
+    if not all(m and ord(m[1].upper()) - ord("A") == i for i, m in enumerate(labels)):
+        return choices
+    return tuple(choice[m.end() :] for m, choice in zip(labels, choices, strict=True))
+
+
+def claims_words(text: str, other: str) -> bool:
+    """Does a normalised explanation claim these words of another choice, or only mention them?
+
+    >>> claims_words("because london is right", "london")
+    True
+    >>> claims_words("because london is in england", "london")
+    False
+    """
+    found, text = re.escape(other), re.sub(r"^(?:because|since|as) ", "", text)
+    return bool(
+        re.fullmatch(rf"(?:(?:it|that|this) is )?(?:the |an? )?{found}", text)
+        or re.search(rf"\b{found} (?:\w+ ){{0,3}}{CLAIMED}\b", text)
+        or re.search(
+            rf"\b(?:{CLAIMED}|choose|choice|option|actually|really|say|it is|it s|should be)"
+            rf" (?:\w+ ){{0,3}}{found}\b",
+            text,
+        )
+    )
+
+
+def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
+    """Does a text beside one choice name another, by its letter or by its words?
+
+    A reason, or a clause with a verb behind the choice's own words, may mention another.
+
+    >>> names_another("because A is wrong", 1, ("18", "19")), names_another("A sum", 1, ("1", "2"))
+    (True, False)
+    """
+    own = normalise(choices[place])
+    labels = "".join(label for group in LABELS.findall(text) for label in group).upper()
+    named = {ord(label) - ord("A") for label in labels}
+    for label in re.findall(rf"\b([a-z]) (?:is|was) (?:the )?{CLAIMED}\b", text):
+        named.add(ord(label) - ord("a"))
+    if alone := re.fullmatch(r"\W*(?:because|since|as) ([a-z])\W*", text):
+        named.add(ord(alone[1]) - ord("a"))
+    for ordinal in OTHER_ORDINAL.findall(text.lower()):
+        named.add(-1 if ordinal == "other" else ORDINALS.get(ordinal, len(choices) - 1))
+    spelt = {
+        label for label in named if 0 <= label < 26 and chr(ord("A") + label) not in choices[place]
+    }
+    if spelt & set(range(len(choices))) - {place} or -1 in named:
+        return True
+    reason, said = REASON.match(text.strip()), False
+    for clause in re.split(r"[.;,:!\n]| (?:but|while|whereas) ", text):
+        words = normalise(re.sub(r"[^\w\s]", " ", clause))
+        borne = reason or (said and VERB.search(words) and len(words.split()) > 3)
+        for i, choice in enumerate(choices):
+            other = normalise(choice)
+            if i == place or len(other) < 2 or other in own or parse_number(choice) is not None:
+                continue
+            if f" {other} " in f" {words} " and (not borne or claims_words(words, other)):
+                return True
+        said = said or f" {own} " in f" {words} "
+    return False
+
+
+def supports(text: str, place: int, choices: tuple[str, ...], marked: bool = False) -> bool:
+    """May this text stand behind a choice: a reason, or an explanation in its own words?
+
+    >>> supports("because 18 + 1 = 19", 1, ("18", "19")), supports("18", 1, ("18", "19"))
+    (True, False)
+    """
+    denied = re.search(r",? (?:and )?(?:not|rather than|instead of) (?P<other>[^,;]+)$", text)
+    if denied and find_choice(denied["other"], choices) not in (None, -1, place):
+        text = text[: denied.start()]
+    if names_another(text, place, choices) or TAKEN_BACK.search(text) or "?" in text:
+        return False
+    own, words = normalise(choices[place]), normalise(text)
+    reason, value = REASON.match(text), parse_number(choices[place])
+    if value is not None:
+        behind = words.removeprefix(own) if f"{words} ".startswith(f"{own} ") else None
+        said = text if reason else behind
+        return said is not None and explains(said, value)
+    said = set(words_of(text))
+    if reason or (marked and len(words.split()) > 2 and VERB.search(words)):
+        return not HEDGES & (said - set(words_of(choices[place])))
+    return own in words and not (HEDGES | NEGATIONS) & (said - set(words_of(choices[place])))
+
+
+def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> int | None:
+    """The choice that a sentence names beside its question's words; None if none, or two.
+
+    >>> choice_in_sentence("The grass is the producer.", ("Grass", "Fox"), "Of grass and fox, which is the producer?")
+    0
+    """
+    said = beside_question(text, question) or beside_question(conclusion(text), question)
+    place = find_choice(said, choices) if said else None
+    if place is not None:
+        return place
+    words = f" {normalise(text)} "
+    asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
+    found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
+    if len(found) != 1 or parse_number(choices[found[0]]) is not None:
+        return None
+    rest = words_of(words.replace(f" {normalise(choices[found[0]])} ", " ", 1))
+    known = sum(word in asked or word in JOINING for word in rest)
+    alone = len(rest) > 1 and 3 * known >= 2 * len(rest) and not (HEDGES | NEGATIONS) & set(rest)
+    return found[0] if alone and "?" not in text else None
+
+
+def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int | None:
+    """The place of the choice that a text claims; -1 if it claims several; None if none.
+
+    >>> read_choice("B) 19", ("18", "19")), read_choice("A) 19", ("18", "19"))
+    (1, -1)
+    """
+    if last := LETTER_LAST.fullmatch(text):
+        said = find_choice(last["text"], choices)
+        if said is None and not LABELS.search(last["text"]):
+            said = choice_in_sentence(last["text"], choices, question)
+        if said is not None:
+            return said if said == ord(last["letter"].upper()) - ord("A") else -1
+    place, letter = find_choice(text, choices), LETTER.fullmatch(text)
+    labelled = letter and ord(letter["letter"].upper()) - ord("A")
+    if letter and labelled < len(choices):
+        rest, marked = letter["rest"].strip(), bool(letter["mark"].strip())
+        said = find_choice(rest, choices)
+        alone = not rest and letter["letter"].isupper() and text not in map(plain_text, choices)
+        if place is None or alone or (marked and said is not None):
+            fits = said is None and supports(rest, labelled, choices, marked)
+            if not rest or said == labelled or fits:
+                return labelled
+            if marked:  # without a mark, "a dog" is not the letter A
+                return -1
+    if place is not None:
+        return place
+    head, reason = split_reason(text)
+    place = find_choice(head, choices) if reason else None
+    return -1 if place is not None and not supports(reason, place, choices) else place
+
+
+def check_choice(
+    gold: str, answer: str, choices: tuple[str, ...], question: str = ""
+) -> bool | None:
+    """The right letter, or the right text, and nothing else.
+
+    >>> check_choice("B", "(b)", ("18", "19")), check_choice("B", "A or B", ("18", "19"))
+    (True, False)
+    """
+    choices = without_labels(choices)
+    gold = re.sub(r"\W", "", gold).upper()  # also "(B)" and "b."
+    position = ord(gold) - ord("A") if len(gold) == 1 else -1
+    if not 0 <= position < len(choices):
+        return None
+    whole, text = unwrap(plain_text(answer)).lower(), undress(answer)
+    spelt = [plain_text(choice).lower() for choice in choices]
+    if len(whole) > 1 and spelt.count(whole) == 1:  # "Only plants": no lead-in
+        return spelt.index(whole) == position
+    without_verdict = VERDICT.sub("", text)
+    for version in (text, without_verdict, after_lead_in(without_verdict)):
+        claimed = read_choice(version, choices, question)
+        if claimed is not None:
+            led_by = version != text and version != without_verdict
+            lead = text[: len(text) - len(version)] if led_by else ""
+            return claimed == position and not names_another(lead, position, choices)
+    return choice_in_sentence(text, choices, question) == position

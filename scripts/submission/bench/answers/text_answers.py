@@ -1,0 +1,239 @@
+"""Is this the right text?
+
+Short text is compared word by word, whatever its case, accents, separators and article. A row may
+list other names of the gold answer; each of them is right. Dates, times, ratios and JSON are
+compared by what they mean. In a list the order counts, unless the question asks for a list and
+says nothing of an order.
+"""
+
+import json
+import re
+import unicodedata
+from fractions import Fraction
+
+from submission.bench.answers.answer_text import (
+    HEDGES,
+    NEGATIONS,
+    OPERATORS,
+    VERDICT,
+    after_lead_in,
+    beside_question,
+    conclusion,
+    plain_text,
+    undress,
+    words_of,
+)
+from submission.bench.answers.number_forms import read_number
+
+
+def normalise(text: str) -> str:
+    """Lower case without accents, quotes, separators and a leading article.
+
+    >>> normalise("The U.S.A."), normalise("7, 12 and 31"), normalise("Café-Bar")
+    ('usa', '7 12 and 31', 'cafe bar')
+    """
+    text = unicodedata.normalize("NFKD", plain_text(text).casefold())
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
+    text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
+    text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
+    text = re.sub(r"^\s*[(\[{](.*)[)\]}]\s*$", r"\1", text.replace("&", " and ").strip())
+    return re.sub(r"^(?:the|an?) (?=[^\W\d_])", "", " ".join(text.split()))
+
+
+# **Lists**: items between commas, arrows, "and", "then", or numbered.
+
+
+BETWEEN = re.compile(
+    r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)<(?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
+)
+MARK = re.compile(r"(?:^|(?<=\s))(?:[-*•]|\(?\d{1,2}[.)])\s+(?=\S)")
+ORDER = re.compile(
+    r"\b(?:order|sort|arrange|rank|sequence|first|smallest|largest|least|greatest|next|steps?"
+    r"|backwards?|reverse\w*|alphabetical\w*|from|then|stages?)\b"
+)
+LISTED = re.compile(r"\b(?:name|list|which|what are|give|find all|identify|any order)\b")
+
+
+def items(text: str) -> list[str]:
+    """The items of a list, normalised.
+
+    >>> items("First the dog, then the cat"), items("1) dog 2) cat"), items("a -> b and c")
+    (['dog', 'cat'], ['dog', 'cat'], ['a', 'b', 'c'])
+    """
+    text = re.sub(r"^first(?:ly)?,?\s", "", text.strip(" ()[]{}."), flags=re.IGNORECASE)
+    if len(MARK.findall(text)) > 1:
+        text = MARK.sub(",", text)
+    return [item for part in BETWEEN.split(text) if (item := normalise(part))]
+
+
+def same_items(gold: str, claim: str, question: str) -> bool:
+    """Is the claim the gold list, in its order where the order counts?
+
+    >>> same_items("a, b", "b and a", "Name the two."), same_items("a, b", "b, a", "Sort them.")
+    (True, False)
+    """
+    wanted, said, asked = items(gold), items(claim), question.lower()
+    free = LISTED.search(asked) and (not ORDER.search(asked) or "any order" in asked)
+    return wanted == said or bool(free and sorted(wanted) == sorted(said))
+
+
+# **Dates, times, ratios.** Who is asked to write one in another way, and repeats it, has not
+# answered.
+
+
+MONTHS = "january february march april may june july august september october november december"
+MONTH = rf"(?P<month>(?:{'|'.join(m[:3] for m in MONTHS.split())})[a-z]*)\.?"
+DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,? )?"
+WHEN = tuple(
+    re.compile(rf"(?:\b(?:on|at|the) )*{pattern}", re.IGNORECASE)
+    for pattern in (
+        rf"{WEEKDAY}(?:the )?{DAY}(?: day)?(?: of)? {MONTH},? (?P<year>\d{{4}})\b",
+        rf"{WEEKDAY}\b{MONTH} (?:the )?{DAY},? (?P<year>\d{{4}})\b",
+        rf"\b{MONTH} (?:the )?{DAY}(?P<year>)\b",
+        rf"\b{DAY}(?: of)? {MONTH}(?P<year>)(?![\w])",
+        r"\b(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)\b",
+        r"\b(?P<hour>\d{1,2})(?::(?P<minute>\d\d))? ?(?P<half>[ap])\.?m\b\.?",
+        r"\b(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::00)?\b(?! ?:)",
+    )
+)
+
+
+def moment(text: str) -> tuple[tuple, str] | None:
+    """The one date or time in a text, and the rest of it; None if there is none, or two.
+
+    >>> moment("On July 4th, 1776."), moment("7 PM or 8 PM")
+    ((('1776', 7, 4), '.'), None)
+    """
+    for pattern in WHEN:
+        found = list(pattern.finditer(text))
+        if len(found) == 1:
+            said, match = found[0].groupdict(), found[0]
+            rest = text[: match.start()] + text[match.end() :]
+            if "hour" in said:
+                late = {"a": 0, "p": 12}.get((said["half"] or "").lower()) if "half" in said else 0
+                hour = int(said["hour"]) % 12 + late if "half" in said else int(said["hour"])
+                return (hour, int(said["minute"] or 0)), rest
+            month = said["month"].lower()
+            number = int(month) if month.isdigit() else 1 + MONTHS[: MONTHS.find(month)].count(" ")
+            return (said["year"], number, int(said["day"])), rest
+        if found:
+            return None
+    return None
+
+
+def same_moment(gold: str, claim: str, question: str) -> bool:
+    """Do both texts name the same date or time, the claim in a form that the question has not?"""
+    wanted, said = moment(gold), moment(claim)
+    if not wanted or wanted[1].strip(" .") or not said or wanted[0] != said[0]:
+        return False
+    extra, again = set(words_of(said[1])) - set(words_of(question)), moment(question)
+    doubts = extra & (HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but"})
+    repeated = again and again[0] == said[0]
+    return not (doubts or repeated or len(extra) > 4 or re.search(r"[\d?]", said[1]))
+
+
+RATIO = re.compile(r"(?<=\d) ?(?:[:∶]|to) ?(?=\d)")
+
+
+def as_json(text: str) -> object:
+    """What a text says as JSON; None if it is none."""
+    try:
+        return json.loads(text) if text[:1] in ("{", "[") else None
+    except ValueError:
+        return None
+
+
+def whole_number(text: str) -> Fraction | None:
+    """The value of a text that is one number and nothing else.
+
+    >>> whole_number("seven") == whole_number("7"), whole_number("7 cats") is None
+    (True, True)
+    """
+    reading = read_number(text.strip(" ."))
+    return reading.value if reading and not reading.rest else None
+
+
+def split_reason(text: str) -> tuple[str, str]:
+    """An answer and the reason behind it, which may hold no hedge; ("text", "") without one.
+
+    >>> split_reason("a cat, because it purrs"), split_reason("a cat because or a dog")
+    (('a cat', 'because it purrs'), ('a cat because or a dog', ''))
+    """
+    match = re.search(
+        r"[,.;:(—–-]*\s(?=\(?(?:because|since|as it|as they|as the)\s)|, (?=which (?:is|was)\s)",
+        text, re.IGNORECASE,
+    )  # fmt: skip
+    if match is None or HEDGES & set(words_of(text[match.end() :])):
+        return text, ""
+    return text[: match.start()], text[match.end() :]
+
+
+def claims_other(reason: str, head: str, question: str) -> bool:
+    """Does a reason give another answer: "because it is Lyon", "since the capital is Lyon"?
+
+    >>> asked = "What is the capital of France?"
+    >>> claims_other("because it is Lyon", "Paris", asked)
+    True
+    >>> claims_other("because it is the seat of the king", "Paris", asked)
+    False
+    """
+    said = reason.split(" ", 1)[-1].strip(" .)")
+    other = beside_question(said, question) or after_lead_in(said)
+    named = other != said and len(other.split()) <= 3 and normalise(other) not in normalise(head)
+    return named and other[:1].isupper() == head[:1].isupper() and not other.startswith("the ")
+
+
+def check_text(
+    gold: str, answer: str, aliases: tuple[str, ...] = (), question: str = ""
+) -> bool | None:
+    """The same words in the same order as the gold answer or one of its other names.
+
+    >>> check_text("7, 12, 31", "7 12 31"), check_text("cat red", "red cat")
+    (True, False)
+    >>> check_text("United States", "the U.S.", aliases=("USA", "US"))
+    True
+    """
+    golds = [plain_text(name) for name in (gold, *aliases) if normalise(name)]
+    if not normalise(gold):
+        return None
+    names = {normalise(name) for name in golds}
+    if (meant := as_json(gold.strip())) is not None:
+        return repr(as_json(answer.strip(" `\n"))) == repr(meant) or answer.strip() == gold.strip()
+    listed = [name for name in golds if "," in name and len(items(name)) > 1]
+
+    def matches(text: str) -> bool:
+        ratio = any(RATIO.search(name) for name in golds)
+        same = {normalise(RATIO.sub(":", name)) for name in golds} if ratio else set()
+        return (
+            normalise(text) in names
+            or normalise(RATIO.sub(":", text)) in same
+            or any(same_items(name, text, question) for name in listed)
+            or any(same_moment(name, text, question) for name in golds)
+        )
+
+    whole = plain_text(answer)
+    text = undress(whole)
+    if matches(whole) or matches(text):
+        return True
+    head, reason = split_reason(text)
+    if reason and claims_other(reason, head, question):
+        return False
+    head = VERDICT.sub("", head)
+    if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
+        head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
+    if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
+        return {normalise(part) for part in twice.groups()} <= names
+    if matches(head):
+        return True
+    left, equals, right = (part.strip() for part in head.partition("="))
+    claim = right if equals and left and left.lower() in question.lower() else conclusion(head)
+    if beside := beside_question(claim, question):
+        added = {normalise(beside_question(name, question) or name) for name in golds}
+        return matches(beside) or normalise(beside) in added
+    claim = after_lead_in(claim, question)
+    number = whole_number(gold)
+    if number is not None and re.search("[a-z]", (gold + claim).lower()):
+        return whole_number(claim) == number
+    return matches(claim)
