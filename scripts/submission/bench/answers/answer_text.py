@@ -155,7 +155,7 @@ CONNECTIVE = re.compile(
 SUBJECT = r"(?P<subject>(?:[\"']?[^\W_][\w'-]*[\"']?,?\s){1,14}?)"
 HANDED_OVER = (
     r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
-    r"|indeed|clearly|left with|option|choice|answer))*\s?[:,]?\s?(?=[^\s=])"
+    r"|indeed|clearly|at(?= \()|left with|option|choice|answer))*\s?[:,]?\s?(?=[^\s=])"
 )
 SENTENCES = (  # "The number she has is 42" is about "is": it is looked for first
     re.compile(
@@ -304,7 +304,8 @@ def beside_question(text: str, question: str) -> str:
         told = verb and all(word in order for word in rest if word not in JOINING)
         named = match and not set(words_of(match[1])) <= JOINING
         return match[1].strip() if named and told and not set(",;") & set(text) else ""
-    if "asked" in kinds[new[0] : new[-1] + 1]:
+    inside = slice(new[0], new[-1] + 1)
+    if "asked" in kinds[inside] or {"is", "are", "was", "were"} & set(words[inside]):
         return ""
     return text[tokens[new[0]].start() : tokens[new[-1]].end()].rstrip(".!")
 

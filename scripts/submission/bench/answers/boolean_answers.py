@@ -17,6 +17,7 @@ from submission.bench.answers.answer_text import (
     undress,
     words_of,
 )
+from submission.bench.answers.number_forms import NAMED
 
 TRUTH = dict.fromkeys("yes yeah yep true correct y".split(), True)
 TRUTH |= dict.fromkeys("no nope nah false incorrect n".split(), False)
@@ -38,22 +39,29 @@ FILLERS = frozenset(
 NO_WORDS = NEGATIONS - {"anything", "except", "unless", "without"} | {"n", "negative"}
 YES_WORDS = frozenset("yes yeah yep y true correct affirmative".split())
 TAKEN_BACK = re.compile(
-    r"\bbut (?:in fact|actually|really)\b|\b(?:kidding|joking|i doubt|doubtful|hardly|barely|scarcely|scratch that|second thoughts?"
+    r"\bbut (?:in fact|actually|really)\b|\b(?:kidding|joking|i doubt|doubtful|hardly|barely|scarcely|scratch that|second thoughts?|take (?:that|it) back"
     r"|the (?:opposite|contrary|reverse|other (?:one|way))|the other (?:answer|after all))\b"
     r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
     r"|\b(?:do not|don't|cannot|can't) (?:know|tell|say)\b"
 )
+PRONOUNS = frozenset("it he she they this that these those there".split())
 WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
 # A word and its opposite: one said for the other denies.
-OPPOSITES = dict(
-    pair.split("/")
-    for pair in "odd/even composite/prime south/north west/east after/before higher/lower less/more "
-    "fewer/more smaller/larger smaller/bigger float/sink dead/alive below/above outside/inside "
-    "negative/positive shorter/taller shorter/longer younger/older lighter/heavier slower/faster "
-    "lose/win fall/rise closed/open cold/hot colder/hotter decrease/increase illegal/legal "
-    "impossible/possible irrational/rational unsafe/safe later/earlier".split()
+OPPOSITES: dict[str, set[str]] = {}
+for pair in (
+    "odd/even composite/prime south/north west/east after/before higher/lower float/sink dead/alive "
+    "smaller/larger smaller/bigger below/above outside/inside negative/positive left/right cold/hot "
+    "shorter/taller shorter/longer younger/older lighter/heavier slower/faster lose/win fall/rise "
+    "closed/open colder/hotter decrease/increase illegal/legal impossible/possible later/earlier "
+    "irrational/rational unsafe/safe cheaper/dearer invisible/visible earlier/after later/before"
+).split():
+    word, other = pair.split("/")
+    OPPOSITES.setdefault(word, set()).add(other)
+    OPPOSITES.setdefault(other, set()).add(word)
+DENIALS = frozenset(
+    "less fewer fails fail lacks lack refuses outside invisible rather nobody".split()
 )
-OPPOSITES |= {other: word for word, other in OPPOSITES.items()}
+ORDERED = frozenset("than before after above below ahead behind".split())
 PREDICATE = re.compile(
     r"\b(?:is|cannot|\w+n't|are|was|were|be|been|has|have|had|do|does|did|can|could|will|would|should|may|might)\b"
 )
@@ -62,6 +70,7 @@ CONNECTING = frozenset(
     "it is a an the are was were be they he she that this there indeed really do does did can "
     "could will would has have had in of to and so just in fact very than then now one".split()
 )
+QUIET = CONNECTING | NO_WORDS | DENIALS | {"more", *"without such exactly may might must".split()}
 # Behind "not", these end a short answer: "it is not true", "it could not be".
 AFTER_NOT = frozenset(
     "true correct right so the case be been have do does did is are was were at all really quite "
@@ -94,13 +103,15 @@ WHOLE_ANSWERS = (
 
 
 def root(word: str) -> str:
-    """A word without the ending of a plural or a verb: "squares", "needed"."""
-    return re.sub(r"(?<=\w{3})(?:ed|es|s)$", "", word).removesuffix("e")
+    """A word without its ending, a number word in digits: "squares", "denser", "six"."""
+    if word in NAMED:
+        return str(NAMED[word])
+    return re.sub(r"(?<=\w{3})(?:ed|er|est|es|'s|s|ing)$", "", word).removesuffix("e")
 
 
 def is_negated(words: list[str]) -> bool:
     """Has a clause an odd number of denials in it?"""
-    return sum(word in NO_WORDS or word.endswith("n't") for word in words) % 2 == 1
+    return sum(word in NO_WORDS | DENIALS or word.endswith("n't") for word in words) % 2 == 1
 
 
 def short_answer(clause: str) -> bool | None:
@@ -130,39 +141,56 @@ def short_answer(clause: str) -> bool | None:
 
 
 def repeats_question(clause: str, question: str, whole: bool = False) -> bool | None:
-    """Does a clause affirm what the question asks (True) or deny it (False), in its words alone?
+    """Does a clause affirm what the question asks (True) or deny it (False), in its own words?
 
-    They stand in the question's order: "water is denser" says something else than "Is ice denser
-    than water?". `whole`: all of them have to be there.
+    Half of its words have to be the question's; an opposite, another number, or a comparison the
+    other way round denies. `whole`: no word may be missing.
 
-    >>> repeats_question("it is a prime number", "Is 91 a prime number?")
-    True
-    >>> repeats_question("it is composite", "Is 91 a prime number?")
+    >>> asked = "Is 91 a prime number?"
+    >>> [repeats_question(f"it is {t}", asked) for t in ("a prime number", "composite", "7 × 13")]
+    [True, False, None]
+    >>> repeats_question("water is denser", "Is ice denser than water?")
     False
-    >>> repeats_question("20 is more than 17", "Is 12 + 5 more than 20?") is None
-    True
-    >>> repeats_question("some people have no hair", "Do some people have no hair?")
-    True
     """
-    question = re.sub(r"true or false\W*", "", question.lower())
-    words, asked = WORD.findall(clause.lower()), WORD.findall(question)
-    topic = [root(word) for word in asked if word not in CONNECTING | NO_WORDS]
-    claimed = [root(word) for word in words if word not in CONNECTING | NO_WORDS]
-    turned = [
-        root(OPPOSITES.get(word, word)) for word in words if word not in CONNECTING | NO_WORDS
-    ]
-    swapped = sum(a not in topic and b in topic for a, b in zip(claimed, turned, strict=True))
-    claimed = [a if a in topic else b for a, b in zip(claimed, turned, strict=True)]
-    rest = iter(topic)
-    if not claimed or not all(word in rest for word in claimed):
+    if re.match(r"\W*(?:because|since|as|due)\b", clause):
         return None
-    missing = [word for word in topic if word not in claimed]
-    ends = [i for i, word in enumerate(asked) if root(word) == claimed[-1]]
-    about_subject = any(PREDICATE.match(word) for i in ends for word in asked[i + 1 : i + 2])
-    tells = len(claimed) > 2 or PREDICATE.search(clause.lower())
-    if missing and (whole or about_subject or claimed[-1] == topic[0] or not tells):
+    sentence = re.split(r"[.!?:]['\"]?\s", question.lower().strip())[-1]
+    words, asked = WORD.findall(clause.lower()), WORD.findall(sentence)
+    topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
+    turned = is_negated(words) + is_negated(asked)
+    for word in words:
+        if word not in QUIET:
+            opposed = word not in asked and OPPOSITES.get(word, set()) & set(asked)
+            turned += bool(opposed)
+            meant = min(opposed) if opposed else word
+            said += [root(meant)] if meant not in ORDERED else []
+            known += [root(meant)] if root(meant) in topic else []
+    unknown = [word for word in said if word not in topic]
+    missing = [word for word in topic if word not in said]
+    split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
+    left, right = ({root(w) for w in part} & set(topic) for part in (asked[:split], asked[split:]))
+    if not known or (whole and missing) or (unknown and is_negated(asked)):
         return None
-    return is_negated(words) == is_negated(asked) if swapped % 2 == 0 else is_negated(words)
+    if any(word.isdigit() for word in unknown) and any(word.isdigit() for word in missing):
+        turned += 1  # another number
+        if split:
+            return None
+    elif len(unknown) == len(missing) == 1:  # "the capital is Canberra"
+        return None
+    if left and known[0] in right - left:  # "water is denser"
+        turned += 1
+    ends = [i for i, word in enumerate(asked) if root(word) == known[-1]]
+    subject = len(known) == 1 and any(
+        PREDICATE.match(w) for i in ends for w in asked[i + 1 : i + 2]
+    )
+    pronoun = not PRONOUNS.isdisjoint(words) or PREDICATE.match(words[0])
+    if subject or not (pronoun or (len(known) > 1 and said[0] in topic)):
+        return None
+    denied = turned % 2 == 1
+    if 2 * len(known) < len(said) + (not denied and bool(missing)):
+        return None
+    tells = denied or len(known) > 2 or PREDICATE.search(clause.lower())
+    return not denied if tells else None
 
 
 def parse_boolean(text: str, question: str = "") -> bool | None:

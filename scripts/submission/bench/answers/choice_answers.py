@@ -63,11 +63,17 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     1
     """
     plain, value = [plain_text(choice) for choice in choices], parse_number(text)
+    raised = re.compile(r"\^\d")
     for same in (
         [choice == text for choice in plain],
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
-        [value is not None and value == parse_number(choice) for choice in choices],
+        [
+            value is not None
+            and value == parse_number(choice)
+            and (not raised.search(text) or raised.findall(text) == raised.findall(choice))
+            for choice in plain
+        ],
     ):
         if any(same):
             return same.index(True) if sum(same) == 1 else -1
@@ -142,16 +148,23 @@ def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
     return False
 
 
-def supports(text: str, place: int, choices: tuple[str, ...], marked: bool = False) -> bool:
+def supports(
+    text: str, place: int, choices: tuple[str, ...], marked: bool = False, question: str = ""
+) -> bool:
     """May this text stand behind a choice: a reason, or an explanation in its own words?
 
     >>> supports("because 18 + 1 = 19", 1, ("18", "19")), supports("18", 1, ("18", "19"))
     (True, False)
     """
-    denied = re.search(r",? (?:and )?(?:not|rather than|instead of) (?P<other>[^,;]+)$", text)
+    denied = re.search(
+        r",? \(?(?:and )?(?:not|rather than|instead of) (?P<other>[^,;()]+)\)?$", text
+    )
     if denied and find_choice(denied["other"], choices) not in (None, -1, place):
         text = text[: denied.start()]
     if names_another(text, place, choices) or TAKEN_BACK.search(text) or "?" in text:
+        return False
+    beside = beside_question(REASON.sub("", text.strip()), question)
+    if beside and find_choice(beside, choices) not in (None, place):
         return False
     own, words = normalise(choices[place]), normalise(text)
     reason, value = REASON.match(text), parse_number(choices[place])
@@ -160,6 +173,9 @@ def supports(text: str, place: int, choices: tuple[str, ...], marked: bool = Fal
         said = text if reason else behind
         return said is not None and explains(said, value)
     said = set(words_of(text))
+    part_of = [i for i, choice in enumerate(choices) if said and said <= set(words_of(choice))]
+    if marked and part_of == [place]:
+        return True
     if reason or (marked and len(words.split()) > 2 and VERB.search(words)):
         return not HEDGES & (said - set(words_of(choices[place])))
     return own in words and not (HEDGES | NEGATIONS) & (said - set(words_of(choices[place])))
@@ -180,6 +196,8 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
     if len(found) != 1 or parse_number(choices[found[0]]) is not None:
         return None
+    if names_another(text, found[0], choices):
+        return -1
     rest = words_of(words.replace(f" {normalise(choices[found[0]])} ", " ", 1))
     known = sum(word in asked or word in JOINING for word in rest)
     alone = len(rest) > 1 and 3 * known >= 2 * len(rest) and not (HEDGES | NEGATIONS) & set(rest)
@@ -205,7 +223,7 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
         said = find_choice(rest, choices)
         alone = not rest and letter["letter"].isupper() and text not in map(plain_text, choices)
         if place is None or alone or (marked and said is not None):
-            fits = said is None and supports(rest, labelled, choices, marked)
+            fits = said is None and supports(rest, labelled, choices, marked, question)
             if not rest or said == labelled or fits:
                 return labelled
             if marked:  # without a mark, "a dog" is not the letter A
@@ -214,7 +232,11 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
         return place
     head, reason = split_reason(text)
     place = find_choice(head, choices) if reason else None
-    return -1 if place is not None and not supports(reason, place, choices) else place
+    return (
+        -1
+        if place is not None and not supports(reason, place, choices, question=question)
+        else place
+    )
 
 
 def check_choice(
@@ -235,7 +257,9 @@ def check_choice(
     if len(whole) > 1 and spelt.count(whole) == 1:  # "Only plants": no lead-in
         return spelt.index(whole) == position
     without_verdict = VERDICT.sub("", text)
-    for version in (text, without_verdict, after_lead_in(without_verdict)):
+    if [choice.strip() for choice in choices].count(answer.strip()) == 1:
+        return choices.index(answer.strip()) == position
+    for version in (text, without_verdict, conclusion(text), after_lead_in(without_verdict)):
         claimed = read_choice(version, choices, question)
         if claimed is not None:
             led_by = version != text and version != without_verdict

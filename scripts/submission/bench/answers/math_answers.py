@@ -126,7 +126,8 @@ def strip_formula(answer: str) -> str:
 def unit_behind(text: str) -> re.Match[str] | None:
     """The unit at the end of a formula, in `\\text{}` or bare."""
     return re.search(
-        r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ([A-Za-z]{2,}))(?:\^\{?\d\}?)?$", text
+        r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ((?:square |cubic )?[A-Za-z]{2,}))(?:\^\{?\d\}?)?$",
+        text,
     )
 
 
@@ -188,9 +189,10 @@ SIMPLIFY = re.compile(r"\b(?:simplif|simplest|lowest terms|reduce)", re.IGNORECA
 EXPAND = re.compile(r"\b(?:expand|multiply out|distribute|without (?:brackets|parentheses))", re.I)
 FACTOR = re.compile(r"\bfactor(?!ial)|\bcomplet\w+ the square", re.IGNORECASE)
 BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
+IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
-    r"|\d ?\\(?:cdot|times) ?\\frac|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|[\w}] ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 
@@ -201,6 +203,10 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     (True, True)
     """
     if UNDONE.search(claim) and not UNDONE.search(gold):
+        return True
+    if re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim):
+        return True
+    if EXPAND.search(question) and len(re.findall(r"[-+]", claim)) > len(re.findall(r"[-+]", gold)):
         return True
     if (EXPAND.search(question) or SIMPLIFY.search(question)) and not BRACKETS.search(gold):
         roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
@@ -259,6 +265,8 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         if len(name) == 1 and claimed.partition("=")[0].strip() != name:
             return False  # y - 1 = 2x where y = 2x + 1 is asked for
     asked = squeeze(latex_text(question))
+    while len(sides) > 1 and squeeze(sides[0]) in asked and "=" not in expected:
+        sides = sides[1:]
     if not sides[-1] or (len(squeeze(sides[-1])) > 2 and squeeze(sides[-1]) in asked):
         return False
     rounded = any(re.search(r"\d{13}|\.\d{7}", side) for side in sides)

@@ -179,6 +179,9 @@ TAIL = re.compile(
     r"(?:/\(|[^,.;:!(\[=≈—–\n]))*)(?P<more>.*)",
     re.DOTALL,
 )
+FUNCTION = re.compile(
+    r"\d!|\\(?:d?binom|sqrt|log|sin|cos|tan|gcd|sum|int)(?![a-z])|\b(?:lcm|gcd|log|sqrt)\b|\d°"
+)
 NAME = re.compile(r"\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ']{0,60}")
 
 
@@ -276,7 +279,12 @@ def claims_another(reason: str, value: Fraction) -> bool:
     return False
 
 
-def explains(text: str, value: Fraction, measure: tuple[str, str, int] | None = None) -> bool:
+def explains(
+    text: str,
+    value: Fraction,
+    measure: tuple[str, str, int] | None = None,
+    question: str = "",
+) -> bool:
     """May this text follow an answer of this value, in this measure?
 
     >>> explains(", because 6 × 7 = 42", Fraction(42)), explains(", or 43", Fraction(42))
@@ -288,6 +296,8 @@ def explains(text: str, value: Fraction, measure: tuple[str, str, int] | None = 
     same = quantity_at(SAME.sub("", text.lstrip("= "), count=1))
     if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
         return True
+    if same and same.value == value and in_measure(same, measure) != value:
+        return False  # 9000 s or 9000 min
     if value in (arithmetic(text.lstrip("=")), arithmetic(SAME.sub("", text, count=1))):
         return True
     words, reason = set(words_of(text)), REASON.match(text)
@@ -295,16 +305,20 @@ def explains(text: str, value: Fraction, measure: tuple[str, str, int] | None = 
         return False
 
     def left_over(match: re.Match[str]) -> str:
-        holds = all(arithmetic(side) == value for side in match[0].split("="))
-        return " " if holds else match[0]
+        sides = [arithmetic(side) for side in match[0].split("=")]
+        true = len(set(sides)) == 1 and sides[0] is not None and value in results
+        return " " if true or all(side == value for side in sides) else match[0]
 
     text = re.sub(r"(?<=\d) (?:gives|makes|equals|is) (?=[\d$-])", " = ", text)
+    results = [arithmetic(m[0].split("=")[-1]) for m in CHAIN.finditer(text)][-1:] if reason else []
     text = CHAIN.sub(left_over, text)
     if reason and claims_another(text[reason.end() :], value):
         return False
     said = RESULT.findall(text) if reason and len(words) > 2 else SAID.findall(text)
     if not reason and words & (NUMBER_WORDS - {"one"}):
         return False
+    known = set(re.findall(r"\d+", question)) if reason else set()
+    said = [number for number in said if number not in known]
     return all((r := read_digits(number)) and r.value == value for number in said)
 
 
@@ -340,7 +354,9 @@ def read_claim(text: str, question: str = "") -> Reading | None:
         return None
     text = re.sub(r"^(?:minus|negative) (?=\d)", "-", text, flags=re.IGNORECASE)
     text = re.sub(r"^an? (?=\$?\d)", "", text, flags=re.IGNORECASE)
-    while match := re.match(rf"(?:{NAME.pattern}) ?= ?(?=\S)", text):
+    while match := re.match(rf"(?:{NAME.pattern}|\w(?:[/*·+-]\w)+) ?= ?(?=\S)", text):
+        if re.match(r"[\d/*·+-]+ ?=", match[0]):
+            break
         if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
             return None
         text = text[match.end() :]
@@ -355,10 +371,22 @@ def read_claim(text: str, question: str = "") -> Reading | None:
                 continue
             tail = TAIL.fullmatch(reading.rest)
             measure = measure_at(reading.rest) or measure_at(reading.currency)
-            if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure):
-                last = read_number(reading.rest.rpartition("=")[2].strip())
-                worked_out = last and last.value == reading.value  # "2^10 = 1024"
-                return dataclasses.replace(last, rest=last.rest) if worked_out else reading
+            if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure, question):
+                last = quantity_at(reading.rest.rpartition("=")[2].strip())
+                asked = asked_measures(question, measure[0]) if measure else set()
+                if (
+                    last
+                    and in_measure(last, measure) == reading.value
+                    and not (measure and measure[1] in asked)
+                ):
+                    return last  # "2^10 = 1024", "300 minutes = 5 hours"
+                return reading
+    said, *right = re.split(r" ?= ?(?=[^=]*$)| (?:is|equals) ", text, maxsplit=1)
+    if right and re.search(FUNCTION, said):  # \\binom{10}{3} = 120, 5! = 120
+        return read_claim(right[0].strip(), question)
+    first, *more = re.split(r"; |, ", text, maxsplit=1)  # 18*26 = 468; 468 - 95 = 373
+    if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
+        return read_claim(more[0], question)
     said, *right = re.split(r" ?= ?| (?:is|equals) ", text, maxsplit=1)
     if right and re.search(r"\d", said) and unspaced(said) in unspaced(question):
         return read_claim(right[0].strip(), question)
@@ -366,8 +394,8 @@ def read_claim(text: str, question: str = "") -> Reading | None:
     value = arithmetic(left) if right else None
     if value is None:
         return None
-    claimed = read_claim(right[0].strip(), question)
-    return claimed if claimed and claimed.value == value else None
+    claimed, first = read_claim(right[0].strip(), question), quantity_at(right[0].strip())
+    return claimed if claimed and value in (claimed.value, first and first.value) else None
 
 
 # **A sentence around the number**: "After dinner, Ali has $32 left." What it claims is its one
@@ -414,6 +442,8 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         asked = set(re.findall(r"\d+", question))
         said = [re.search(r"\d[\d,.]*", text[start:])[0].strip(".,") for start, _ in found]
         found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
+    if len(found) > 1 and (noun := re.search(r"\bhow many (\w{3,})", question.lower())):
+        found = [p for p in found if re.match(rf" {noun[1]}\b", p[1].rest.lower())]
     if len(found) != 1:
         return None
     (start, reading), asked = found[0], set(words_of(question))
@@ -429,6 +459,7 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d", reading.rest)
         or UNFINISHED.match(reading.rest)
         or OTHER_SUBJECT.search(text)
+        or set("<>≤≥≠~≈±") & set(lead)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
         or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
         or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
@@ -474,7 +505,9 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     if about_another(text, question) or (re.search(r"\d!", question) and re.search(r"\d!", answer)):
         return None
     if ROUNDED.search(question):
-        text = re.sub(r"^(?:≈|~|about|approximately|roughly) ?", "", text, flags=re.IGNORECASE)
+        text = re.sub(
+            r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", "", text, flags=re.IGNORECASE
+        )
     if "year" in question:
         text = DATE.sub("", text)
     if TIME_ASKED.search(question):
@@ -514,7 +547,7 @@ DIGITS_ASKED = re.compile(
 DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)
 FRACTION_ASKED = re.compile(r"\b(?:as|in)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
 FORM_ASKED = re.compile(r"\b(?:improper|mixed) (?:fraction|number)|\bscientific notation", re.I)
-SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b)", re.I)
+SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b|common fraction)", re.I)
 RATE = re.compile(
     r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)"
 )

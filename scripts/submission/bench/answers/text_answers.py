@@ -45,7 +45,7 @@ def normalise(text: str) -> str:
 
 
 BETWEEN = re.compile(
-    r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)<(?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
+    r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)[<+](?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
 )
 MARK = re.compile(r"(?:^|(?<=\s))(?:[-*•]|\(?\d{1,2}[.)])\s+(?=\S)")
 ORDER = re.compile(
@@ -123,13 +123,16 @@ def moment(text: str) -> tuple[tuple, str] | None:
     return None
 
 
+DOUBTS = HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but", "since", "until"}
+
+
 def same_moment(gold: str, claim: str, question: str) -> bool:
     """Do both texts name the same date or time, the claim in a form that the question has not?"""
     wanted, said = moment(gold), moment(claim)
     if not wanted or wanted[1].strip(" .") or not said or wanted[0] != said[0]:
         return False
     extra, again = set(words_of(said[1])) - set(words_of(question)), moment(question)
-    doubts = extra & (HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but"})
+    doubts = extra & DOUBTS
     repeated = again and again[0] == said[0]
     return not (doubts or repeated or len(extra) > 4 or re.search(r"[\d?]", said[1]))
 
@@ -162,7 +165,7 @@ def split_reason(text: str) -> tuple[str, str]:
     (('a cat', 'because it purrs'), ('a cat because or a dog', ''))
     """
     match = re.search(
-        r"[,.;:(—–-]*\s(?=\(?(?:because|since|as it|as they|as the)\s)|, (?=which (?:is|was)\s)",
+        r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)|[,;] (?=(?:as|which (?:is|was))\s)",
         text, re.IGNORECASE,
     )  # fmt: skip
     if match is None or HEDGES & set(words_of(text[match.end() :])):
@@ -201,7 +204,7 @@ def check_text(
     names = {normalise(name) for name in golds}
     if (meant := as_json(gold.strip())) is not None:
         return repr(as_json(answer.strip(" `\n"))) == repr(meant) or answer.strip() == gold.strip()
-    listed = [name for name in golds if "," in name and len(items(name)) > 1]
+    listed = [name for name in golds if len(items(name)) > 1]
 
     def matches(text: str) -> bool:
         ratio = any(RATIO.search(name) for name in golds)
@@ -218,17 +221,22 @@ def check_text(
     if matches(whole) or matches(text):
         return True
     head, reason = split_reason(text)
-    if reason and claims_other(reason, head, question):
+    if reason and (claims_other(reason, head, question) or re.search(r"\bi\.e\.|namely", reason)):
         return False
     head = VERDICT.sub("", head)
     if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
-        return {normalise(part) for part in twice.groups()} <= names
+        if not re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2]):
+            return {normalise(part) for part in twice.groups()} <= names
+        head = twice[1]
     if matches(head):
         return True
     left, equals, right = (part.strip() for part in head.partition("="))
     claim = right if equals and left and left.lower() in question.lower() else conclusion(head)
+    years = re.findall(r"\b\d{4}\b", claim)
+    if "year" in question.lower() and len(years) == 1 and re.fullmatch(r"\d{4}", gold.strip()):
+        return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
     if beside := beside_question(claim, question):
         added = {normalise(beside_question(name, question) or name) for name in golds}
         return matches(beside) or normalise(beside) in added
