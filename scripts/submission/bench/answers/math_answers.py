@@ -192,7 +192,7 @@ BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
-    r"|[\w}] ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 
