@@ -298,7 +298,7 @@ def beside_question(text: str, question: str) -> str:
         verb = re.search(r"\b(?:who|what|which(?: \w+)?) (\w+)", question.lower())
         match = re.fullmatch(
             r"((?:[^\s,;]+ ){1,3}?)(?:is|are|was|were|has|have|had|does|did"
-            rf"|{verb[1] if verb else 'is'}) (.+)", text,
+            rf"|{verb[1] if verb else 'is'})\b(.*)", text,
         )  # fmt: skip
         rest, order = words_of(match[2]) if match else [], iter(asked)
         told = verb and all(word in order for word in rest if word not in JOINING)

@@ -12,6 +12,8 @@ When the *gold* answer cannot be read, the checker says `None`: it cannot tell. 
 are dropped when they are loaded.
 """
 
+import re
+
 from submission.bench.answers.answer_text import LONGEST_ANSWER, plain_text
 from submission.bench.answers.boolean_answers import check_boolean
 from submission.bench.answers.choice_answers import check_choice
@@ -20,6 +22,15 @@ from submission.bench.answers.math_answers import check_formula
 from submission.bench.answers.number_answers import check_number
 from submission.bench.answers.prompts import Example
 from submission.bench.answers.text_answers import check_text
+
+# Who takes an answer back, or talks to the one who grades, has given none.
+RETRACTED = re.compile(
+    r"\b(?:retract|withdraw|disregard|ignore (?:the|that|this|my)|forget (?:that|i|what)|kidding"
+    r"|joking|scratch that|never ?mind|take (?:that|it|this) back|second thoughts?|graders?|edit:"
+    r"|a (?:yes|no) (?:here|is|would)|equally my)",
+    re.IGNORECASE,
+)
+
 
 # One function stands before them all. Code is run, in a child process, against the row's tests;
 # everything else is read here.
@@ -36,7 +47,7 @@ def check(example: Example, answer: str) -> bool | None:
         return check_code(answer, example.tests)
     if len(gold) > LONGEST_ANSWER:
         return None
-    if len(answer) > LONGEST_ANSWER:
+    if len(answer) > LONGEST_ANSWER or (RETRACTED.search(answer) and not RETRACTED.search(gold)):
         answer = ""
     match example.checker:
         case "number":

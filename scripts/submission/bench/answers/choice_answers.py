@@ -65,7 +65,7 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     plain, value = [plain_text(choice) for choice in choices], parse_number(text)
     raised = re.compile(r"\^\d")
     for same in (
-        [choice == text for choice in plain],
+        [unwrap(choice) == unwrap(text) for choice in plain],
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
         [

@@ -10,6 +10,7 @@ to √3/2, and close is wrong), and a formula of the question that is only repea
 """
 
 import functools
+import math
 import re
 
 from submission.bench.answers.answer_text import (
@@ -192,7 +193,8 @@ BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
-    r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])"
+    r"|(?<![\w}^])\d+\^\{?\d|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 
@@ -204,18 +206,25 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     """
     if UNDONE.search(claim) and not UNDONE.search(gold):
         return True
+    roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
+    if any(math.isqrt(n) ** 2 == n for n in roots):
+        return True
     if re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim):
         return True
     if EXPAND.search(question) and len(re.findall(r"[-+]", claim)) > len(re.findall(r"[-+]", gold)):
         return True
     if (EXPAND.search(question) or SIMPLIFY.search(question)) and not BRACKETS.search(gold):
-        roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
-        square = any(n % k**2 == 0 for n in roots for k in (2, 3, 5, 7, 11, 13))
+        square = any(n % k**2 == 0 for n in roots for k in PRIMES)
         return square or BRACKETS.search(claim) is not None
-    kept = BRACKETS if BRACKETS.search(gold) else re.compile(r"\\cdot|\\times|\^")
-    return bool(FACTOR.search(question) and kept.search(gold) and not kept.search(claim))
+    if not FACTOR.search(question):
+        return False
+    if "prime" in question:
+        return not {int(n) for n in re.findall(r"(?<![\^\d])(?<!\^\{)\d+", claim)} <= set(PRIMES)
+    outside = re.sub(r"\([^()]*\)", "()", claim)
+    return claim.count(")") < gold.count(")") or re.search(r"(?<!^)[-+]", outside) is not None
 
 
+PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 SET_OR = re.compile(r" ?(?:,|;|\bor\b|\band\b) ?(?:and |or )?(?:[a-z] ?= ?)?")
 
 
@@ -247,6 +256,9 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
             return False
     if squeeze(claimed) == squeeze(expected):
         return True
+    pairs = re.findall(r"(?:^|, ?)[a-z] ?= ?([^,=]+)", claimed)
+    if expected[:1] == "(" and len(pairs) == expected.count(",") + 1 > 1:  # x = 3, y = -2
+        claimed = f"({', '.join(pairs)})"
     if "," in expected:
         claimed = one_spelling(re.sub(r"^[a-z] ?(?:=|\\in) ?", "", claimed))
         if expected[0] in "([" and claimed[:1] + claimed[-1:] != expected[0] + expected[-1]:
@@ -257,7 +269,7 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     if (
         "=" not in expected
         and len(sides) > 1
-        and re.fullmatch(r"[A-Za-z](?:_\w|\([a-z]\))?|\([a-z](?:, ?[a-z])+\)", sides[0])
+        and re.fullmatch(r"[A-Za-z]'{0,2}(?:_\w|\([a-z]\))?|\([a-z](?:, ?[a-z])+\)", sides[0])
     ):
         sides = sides[1:]  # f(x) = ...
     if "=" in expected:

@@ -51,14 +51,19 @@ feet: inch 1 inches, foot 12 feet ft, yard 36
 mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb lbs
 time: second 1 sec s, minute 60 min mins, hour 3600 hr hrs h, day 86400, week 604800
 time: month 0, year 0, decade 0, century 0 centuries
-volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter
-angle: degree 0 °, radian 0""".splitlines():
+volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000, cup 0, pint 0
+volume: teaspoon 0, tablespoon 0, quart 0, gallon 0
+mass: tonne 0 ton
+angle: degree 0 °, radian 0
+temperature: °c 0 celsius, °f 0 fahrenheit""".splitlines():
     for names in line.partition(": ")[2].split(", "):
         name, size, *others = names.split()
         for word in (name, *others):
             for spelt in (word, f"{word}s"):
                 MEASURES.setdefault(spelt, (line.partition(":")[0], name, int(size)))
-MEASURE = re.compile(r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢°])(?P<raised>\^[23])?")
+MEASURE = re.compile(
+    r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢]|°[CF]?)(?P<raised>\^[23])?"
+)
 
 
 def measure_at(text: str) -> tuple[str, str, int] | None:
@@ -75,7 +80,7 @@ def measure_at(text: str) -> tuple[str, str, int] | None:
     return kind, name + power, 0 if power else size
 
 
-ASKED_IN = re.compile(r"\b(?:how many|in|into|to|number of)\s(?:\w+ )??(?=(?:\w|[$€£¢°]))", re.I)
+ASKED_IN = re.compile(r"\b(?:how many|in|into|to|number of)\s(?:\w+ )??(?=[\w$€£¢°])", re.I)
 
 
 def asked_measures(question: str, kind: str) -> set[str]:
@@ -459,7 +464,8 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d", reading.rest)
         or UNFINISHED.match(reading.rest)
         or OTHER_SUBJECT.search(text)
-        or set("<>≤≥≠~≈±") & set(lead)
+        or set("<>≤≥≠~≈±\\") & set(lead)
+        or re.search(r"\bone of\b", text)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
         or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
         or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
@@ -574,7 +580,8 @@ def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
     if FRACTION_ASKED.search(question) and gold.form == "fraction" and not claim.form:
         return False
     if claim.form == "power":
-        return claim.value >= 1000 and str(claim.parts[0]) not in numbers
+        asks = re.search(r"\^|\bpower|squared|cubed", question)
+        return claim.value >= 1000 and not asks and str(claim.parts[0]) not in numbers
     if claim.form != "fraction":
         return True
     if math.gcd(*claim.parts) > 1:
@@ -591,6 +598,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     >>> [in_asked_measure(quantity_at(t), quantity_at("42"), asked) for t in ("42 cents", "$42")]
     [False, True]
     """
+    if counts_another(claim, question):
+        return False
     measure, own = (measure_at(r.rest) or measure_at(r.currency) for r in (claim, gold))
     per = re.match(r" [^,.(]*?(?:\bper |/ ?)(\w+)", claim.rest)
     part = asked_part(question)
@@ -600,6 +609,29 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
         return True
     asked = {own[1]} if own and own[0] == measure[0] else asked_measures(question, measure[0])
     return not asked or measure[1] in asked
+
+
+COUNTED = re.compile(
+    r"\bhow many ((?:(?!(?:are|is|do|does|did|can|could|will|would|must|should|has|have|had|was|were)"
+    r"\b)[\w'-]+ ?){1,5})",
+    re.IGNORECASE,
+)
+
+
+def counts_another(claim: Reading, question: str) -> bool:
+    """Does the claim count what the question names, but does not ask for?
+
+    >>> asked = "Cups come in packs of 25. How many packs are 70 cups?"
+    >>> counts_another(read_number("3 cups"), asked), counts_another(read_number("3 packs"), asked)
+    (True, False)
+    """
+    match, own = COUNTED.search(question), measure_at(claim.rest) or measure_at(claim.currency)
+    wanted = {MEASURES.get(w, (w, w, 0))[:2] for w in words_of(match[1])} if match else set()
+    measured = {kind for kind, name in wanted} - {name for kind, name in wanted}
+    if own is None or not wanted or own[:2] in wanted or own[0] in measured:
+        return bool(own and own[0] == "money" and claim.currency and PERCENT_ASKED.search(question))
+    told = {MEASURES[w][1] for w in words_of(question) if w in MEASURES}
+    return bool(measured or own[1] in told)
 
 
 def asked_part(question: str) -> str:
