@@ -103,7 +103,7 @@ ATTACKS = [
     "class Any(str):\n    __eq__ = lambda *_: True\n    __hash__ = str.__hash__\n"
     "def add(a, b): return Any()",
     "import builtins\nbuiltins.AssertionError = None\ndef add(a, b): return 5",
-    'import os\nos.write(3, b\'{"values":[true,true,true],"problem":""}\')\nos._exit(0)\nadd = 1',
+    "import os\nos.write(3, b'[[true,true,true],\"\"]')\nos._exit(0)\nadd = 1",
     "add = print\nprint('ok', 'passed', 5, 0)",
     "def add(a, b): return 10**10**7",
     "def add(a, b): return add",
