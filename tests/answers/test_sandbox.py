@@ -57,7 +57,10 @@ def source(text):
     return textwrap.dedent(text)
 
 
-def run_calls(program, calls, limits=Limits()):  # noqa: B008
+LIMITS = Limits()
+
+
+def run_calls(program, calls, limits=LIMITS):
     return sandbox.run_calls([program], calls, limits)
 
 
@@ -111,8 +114,8 @@ def test_a_module_that_cannot_be_had_may_be_imported_but_not_used():
 
 def test_of_several_readings_the_first_that_compiles_is_run():
     readings = ["def f(:", "def f(): return 2", "def f(): return 3"]
-    assert sandbox.run_calls(readings, ["f()"], Limits()).values == (2,)
-    outcome = sandbox.run_calls(["def f(:", "x ="], ["f()"], Limits())
+    assert sandbox.run_calls(readings, ["f()"], LIMITS).values == (2,)
+    outcome = sandbox.run_calls(["def f(:", "x ="], ["f()"], LIMITS)
     assert outcome.problem == "the program raised SyntaxError"
 
 
@@ -303,6 +306,15 @@ def test_a_forged_report_gives_a_problem_and_no_harm(forged):
 def test_a_forged_report_before_the_real_one_gives_a_problem():
     program = "import os\nos.write(3, b'[[1],\"\"]')\ndef f(): return 1"
     assert run_calls(program, ["f()"]).problem == "the report is not readable"
+
+
+def test_a_forged_set_of_equal_hashes_is_not_even_made():
+    numbers = ",".join(str(i * (2**61 - 1)) for i in range(40_000))
+    start = time.monotonic()
+    for kind in ("set", "frozenset"):
+        report = f'[[{{"{kind}":[{numbers}]}}],""]'
+        assert sandbox.read_report(report.encode(), 1).problem == "the report is not readable"
+    assert time.monotonic() - start < 1
 
 
 FORK = "import os\nos.fork()\n"

@@ -22,11 +22,10 @@ imported, the worker may compute, ask for memory, start threads, tell the time a
 what is already open. It can open no file, start no process, send no signal, make no socket. An
 **audit hook** refuses the same things from inside Python.
 
-What this does not cover. The filter needs Linux on x86-64. Where it is missing, the hook is what
-stands before files and network, and the hook is a fence and no wall: a program that sets out
-to break the interpreter it runs in can take it down. There is no network or mount namespace. A
-flaw in the kernel is beyond all of this. And a program that writes its own report to the pipe
-gains nothing, because it would have to know the right values.
+What this does not cover. The filter needs Linux on x86-64. Elsewhere the hook stands before files
+and network, and it is a fence and no wall: a program that sets out to break its interpreter can
+take it down. There is no network or mount namespace, and no help against a flaw in the kernel. A
+program may write its own report to the pipe, but would have to know the right values.
 """
 
 import contextlib
@@ -93,11 +92,9 @@ LINUX = sys.platform == "linux"
 SET_PDEATHSIG, SET_SECCOMP, SET_CHILD_SUBREAPER, SET_NO_NEW_PRIVS = 1, 22, 36, 38
 
 
-def control(option, first, second=0):
+def control(option, a, b=0):
     "prctl(2): has the kernel agreed?"
-    if not LINUX:
-        return False
-    return ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (first, second, 0, 0))) == 0
+    return LINUX and ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (a, b, 0, 0))) == 0
 
 
 def ending(function, *arguments):
@@ -357,17 +354,11 @@ from _collections import OrderedDict, defaultdict, deque
 
 DICTS = {dict, OrderedDict, defaultdict}  # and Counter, where the program has it
 ITERABLES = {range, deque, *map(type, ({}.keys(), {}.values(), {}.items()))}
+OF_PYTHON = ("builtins", "itertools", "_collections")  # where its own iterators are at home
 
 
 class Unreportable(Exception):
     pass
-
-
-def is_iterated(kind):
-    "Is this a range, a view, or one of Python's own iterators?"
-    return kind in ITERABLES or (
-        hasattr(kind, "__next__") and kind.__module__ in ("builtins", "itertools", "_collections")
-    )
 
 
 def pieces(value, depth=0):
@@ -392,7 +383,7 @@ def pieces(value, depth=0):
         name = kind.__name__
     elif kind in DICTS:
         name, items = "dict", dict.items(value)
-    elif is_iterated(kind):
+    elif kind in ITERABLES or (hasattr(kind, "__next__") and kind.__module__ in OF_PYTHON):
         name = "iterated"
     elif isinstance(value, tuple) and hasattr(kind, "_fields"):
         name, items = "tuple", tuple.__iter__(value)  # a named one
@@ -424,7 +415,7 @@ def run(job, stands, write=os.write, leave=os._exit):
     values, problem, room = [], "", job["output_bytes"]
     if "collections" in sys.modules:
         DICTS.add(sys.modules["collections"].Counter)
-    write(3, ("ready " + " ".join(stands) + "\n").encode())
+    write(3, ("fences: " + " ".join(stands) + "\n").encode())
     where = "the program"
     try:
         exec(compiled(job["readings"]), module.__dict__)
@@ -469,6 +460,7 @@ class Iterated:
 
 DECODERS = {kind.__name__: kind for kind in (float, complex, list, tuple, set, frozenset, dict)}
 DECODERS |= {"bytes": bytes.fromhex, "iterated": lambda items: Iterated(tuple(items))}
+LARGEST_HASHED = 10_000  # items; if all their hashes are equal, that already takes 0.4 s
 
 
 def decode(tagged: dict[str, Any]) -> Any:
@@ -478,15 +470,13 @@ def decode(tagged: dict[str, Any]) -> Any:
     (1, 2.5)
     """
     ((kind, content),) = tagged.items()
+    if kind in ("set", "frozenset", "dict") and len(content) > LARGEST_HASHED:
+        raise ValueError(f"{len(content)} items")
     return DECODERS[kind](content)
 
 
 def read_report(report: bytes, count: int) -> Outcome:
-    """The outcome of `count` calls from what the worker, or a program in its place, has written.
-
-    >>> read_report(b'[[5],""]', 2).problem
-    '1 of 2 values'
-    """
+    """The outcome of `count` calls from what the worker, or a program in its place, has written."""
     if not report:
         return Outcome((), "the program ended without a report")
     try:
@@ -573,13 +563,13 @@ class Supervised:
         except (OSError, TypeError) as error:  # TypeError: there is no sys.executable
             raise SandboxError(f"No child process could be started: {error}") from error
         self.end = weakref.finalize(self, end_process, self.process)  # once; at the latest at exit
-        with contextlib.suppress(BrokenPipeError):  # its last words are read like any others
-            self.send(marshal.dumps(job))
+        self.send(marshal.dumps(job))
 
     def send(self, data: bytes) -> None:
-        """Writes all of it to the child. Raises BrokenPipeError if it has gone."""
-        while data:
-            data = data[self.process.stdin.write(data) :]
+        """Writes all of it to the child. If that has gone, the next `receive` meets the end."""
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[self.process.stdin.write(data) :]
 
     def receive(self, until: float, at_most: int, last: bytes = b"") -> tuple[bytes, bool]:
         """What the child writes, and whether it has come to its end.
@@ -628,8 +618,8 @@ def run_calls(readings: Sequence[str], calls: Sequence[str], limits: Limits) -> 
         data, complete = child.receive(until, limits.output_bytes + 8 * len(calls) + 1000)
     finally:
         child.end()
-    complaint, ready, rest = data.partition(b"ready")
-    if not ready:
+    complaint, begun, rest = data.partition(b"fences:")
+    if not begun:
         said = complaint.decode("utf-8", "replace") or "no time was left"
         raise SandboxError(f"The sandbox did not get as far as the program: {said}.")
     fences, _, report = rest.partition(b"\n")
@@ -650,7 +640,6 @@ def run_calls(readings: Sequence[str], calls: Sequence[str], limits: Limits) -> 
 
 WORKER_START_SECONDS = 60.0  # its imports, on a busy machine
 WORKER_REPLY_BYTES = 1 << 20
-WORKER_LIMITS = Limits(seconds=1e9, files=1 << 20, processes=1 << 20, fences=())  # as good as none
 
 
 class Worker:
@@ -663,16 +652,12 @@ class Worker:
         can hold. It has this process's `sys.path`, not its modules.
       seconds: for each request.
       memory_bytes: of address space.
-
-    >>> worker = Worker("def answer(request): return request[::-1]")
-    >>> worker.ask("abc")
-    'cba'
-    >>> worker.close()
     """
 
     def __init__(self, source: str, seconds: float = 2.0, memory_bytes: int = 4 << 30) -> None:
         self.source, self.seconds = source, seconds
-        self.limits = dataclasses.replace(WORKER_LIMITS, memory_bytes=memory_bytes)
+        # Of seconds, files and processes as good as none.
+        self.limits = Limits(1e9, memory_bytes, files=1 << 20, processes=1 << 20, fences=())
         self.lock = threading.Lock()
         self.child: Supervised | None = None
 
@@ -691,10 +676,8 @@ class Worker:
                     self.start()
                 self.child.send(line)
                 reply = self.reply(self.seconds)
-            except BaseException as error:
-                self.stop()  # also at an interrupt: a late reply must not answer another request
-                if isinstance(error, BrokenPipeError):
-                    raise RuntimeError("The worker has died.") from error
+            except BaseException:  # also an interrupt: a late reply must not answer another request
+                self.stop()
                 raise
         if "error" in reply:
             raise RuntimeError(reply["error"])
@@ -713,13 +696,12 @@ class Worker:
 
     def reply(self, seconds: float) -> dict[str, Any]:
         """The next line of the child."""
-        data, complete = self.child.receive(
-            time.monotonic() + seconds, WORKER_REPLY_BYTES, last=b"\n"
-        )
-        if complete and data.endswith(b"\n"):
+        until = time.monotonic() + seconds
+        data, ended = self.child.receive(until, WORKER_REPLY_BYTES, last=b"\n")
+        if data.endswith(b"\n"):
             return json.loads(data)
-        if complete or len(data) > WORKER_REPLY_BYTES:
-            raise RuntimeError(f"no complete reply: {data[:500].decode('utf-8', 'replace')}")
+        if ended or len(data) > WORKER_REPLY_BYTES:
+            raise RuntimeError(f"The worker has died: {data[:500].decode('utf-8', 'replace')}")
         raise TimeoutError(f"The worker took more than {seconds:g} s over a request.")
 
     def stop(self) -> None:
