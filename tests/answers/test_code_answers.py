@@ -1,4 +1,5 @@
 import concurrent.futures
+import doctest
 import os
 import pathlib
 import textwrap
@@ -13,6 +14,13 @@ from submission.bench.answers.sandbox import Limits, SandboxError
 ADD = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'")
 RIGHT = "def add(a, b):\n    return a + b"
 QUICK = Limits(seconds=1.0)
+
+
+@pytest.mark.parametrize("module", [code_answers, sandbox])
+def test_the_examples_in_the_prose_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_a_right_program_is_right():

@@ -31,15 +31,14 @@ from typing import Any
 
 from submission.bench.answers.sandbox import Limits, run_calls
 
-SHOWN_TESTS = 1
 TEST_REQUEST = "\nYour code must pass this test, and others like it:\n"
 LONGEST_PROGRAM = 8_000  # characters; MBPP's longest reference solution has a fifth of that
 CODE_LIMITS = Limits(seconds=5.0)  # a right answer needs milliseconds; an endless loop all of it
 
 
 def shown_tests(tests: Sequence[str]) -> tuple[str, ...]:
-    """The tests that the prompt shows; the others are hidden."""
-    return tuple(tests[:SHOWN_TESTS])
+    """The tests that the prompt shows: the first. The others are hidden."""
+    return tuple(tests[:1])
 
 
 # **Expected values** are literals and a little more: `set((4, 5))`, `float('inf')`, `3**2`,
@@ -125,10 +124,9 @@ MATH = ("import math", "from math import")  # what the tests need of it is known
 
 @dataclasses.dataclass(frozen=True)
 class CodeTest:
-    """One test: the call, the function that it calls, and what is to hold for its value."""
+    """One test: the call, `f(1)`, and what is to hold for its value."""
 
     call: str
-    function: str
     holds: Callable[[Any], bool]
 
     def passes(self, value: Any) -> bool:
@@ -176,7 +174,7 @@ def code_test(node: ast.expr, holds: Callable[[Any], bool]) -> CodeTest:
             key = expected_value(index)
             return code_test(inner, lambda value: holds(value[key]))
         case ast.Call(func=ast.Name(id=name)) if not hasattr(builtins, name):
-            return CodeTest(ast.unparse(node), name, holds)
+            return CodeTest(ast.unparse(node), holds)
     raise UnknownFormError(f"no call of a function: {ast.unparse(node)[:80]}")
 
 
@@ -200,13 +198,9 @@ def split_condition(node: ast.expr) -> tuple[ast.expr, Callable[[Any], bool]]:
         ):
             side, expected = other_side(a, b)
             return side, is_close(expected, 0.0, expected_value(tolerance))
-        case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]):
+        case ast.Compare(left=left, ops=[ast.Eq() | ast.Is()], comparators=[right]):
             side, expected = other_side(left, right)
             return side, equals(expected)
-        case ast.Compare(
-            left=left, ops=[ast.Is()], comparators=[ast.Constant(value=None | bool() as value)]
-        ):
-            return left, equals(value)
         case ast.Call(func=f, args=[a, b], keywords=words) if ast.unparse(f) in IS_CLOSE:
             side, expected = other_side(a, b)
             return side, is_close(expected, **named_values(words))
@@ -265,26 +259,19 @@ def fenced_blocks(text: str) -> list[tuple[str, str]]:
 
 
 def at_the_margin(text: str) -> tuple[str, str]:
-    """A text at the left margin: as it is, and with the first line's indent back.
-
-    It may have been lost while all the others still have theirs.
-    """
+    """A text at the left margin: as it is, and with the first line's lost indent back."""
     text = re.sub(r"\A\s*\n", "", text)
-    indents = re.findall(r"(?<=\n)[ \t]*(?=\S)", text)
-    lost = min(indents, key=len, default="")
+    lost = min(re.findall(r"(?<=\n)[ \t]*(?=\S)", text), key=len, default="")
     return textwrap.dedent(text), textwrap.dedent(lost + text)
 
 
 def programs_of(answer: str, names: Collection[str]) -> tuple[str, ...]:
-    r"""The program in an answer, in the ways in which it can be read; none if it has no Python.
+    """The program in an answer, in the ways in which it can be read; none if it has no Python.
 
     It is the Python blocks, or all of the answer.
 
     Args:
       names: what the tests call; blocks after the last that defines one of them are left out.
-
-    >>> programs_of("Here it is:\n```python\nx = 1\n```\nDone.", ["x"])
-    ('x = 1\n',)
     """
     text = answer.lstrip("\ufeff").replace("\xa0", " ").strip("\r\n").rstrip()
     blocks = fenced_blocks(text) or [("", re.sub(rf"(?i)\A\s*{PYTHON}\s*\n", "", text))]
@@ -309,8 +296,6 @@ def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) 
     >>> tests = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0")
     >>> check_code("def add(a, b): return a + b", tests)
     True
-    >>> check_code("def add(a, b): return 5", tests)
-    False
     """
     if not tests:
         return None
@@ -320,7 +305,7 @@ def check_code(answer: str, tests: Sequence[str], limits: Limits = CODE_LIMITS) 
         return None
     if len(answer) > LONGEST_PROGRAM or "\0" in answer:
         return False
-    names = {case.function for case in cases}
+    names = {case.call.partition("(")[0] for case in cases}
     programs = programs_of(answer, names)
     if not programs or not names <= set(re.findall(r"\w+", programs[0])):
         return False
