@@ -51,7 +51,7 @@ class UnknownFormError(ValueError):
 
 
 LARGEST_EXPECTED = 10_000  # numbers of a range, characters of what is repeated, bits of a power
-OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+ARITHMETIC: dict[type[ast.AST], Callable[..., Any]] = {
     ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Add: operator.add, ast.Sub: operator.sub,
     ast.Mult: operator.mul, ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod, ast.Pow: operator.pow,
@@ -77,9 +77,9 @@ def expected_value(node: ast.expr, *, in_call: bool = False) -> Any:
             return DISPLAYS[type(node)](map(expected_value, items))
         case ast.Dict(keys=keys, values=values) if all(keys):
             return dict(zip(map(expected_value, keys), map(expected_value, values), strict=True))
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](expected_value(operand))
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in ARITHMETIC:
+            return ARITHMETIC[type(op)](expected_value(operand))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
             return calculated(type(op), expected_value(left), expected_value(right))
         case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in CONSTANTS:
             return CONSTANTS[name]
@@ -111,7 +111,7 @@ def calculated(op: type[ast.operator], left: Any, right: Any) -> Any:
         size = left.bit_length() * right
     if size > LARGEST_EXPECTED:
         raise UnknownFormError("a long repetition or a huge power")
-    return OPERATORS[op](left, right)
+    return ARITHMETIC[op](left, right)
 
 
 # **A test, taken apart.**

@@ -481,7 +481,7 @@ def read_report(report: bytes, count: int) -> Outcome:
     try:
         values, problem = json.loads(report, object_hook=decode)
         if type(values) is not list or type(problem) is not str:
-            raise TypeError(report)
+            raise TypeError("not a list and a text")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Outcome((), "the report is not readable")
     if not problem and len(values) != count:
