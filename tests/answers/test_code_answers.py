@@ -1,4 +1,5 @@
 import concurrent.futures
+import doctest
 import os
 import pathlib
 import textwrap
@@ -13,6 +14,13 @@ from submission.bench.answers.sandbox import Limits, SandboxError
 ADD = ("assert add(2, 3) == 5", "assert add(-1, 1) == 0", "assert add('a', 'b') == 'ab'")
 RIGHT = "def add(a, b):\n    return a + b"
 QUICK = Limits(seconds=1.0)
+
+
+@pytest.mark.parametrize("module", [code_answers, sandbox])
+def test_the_examples_in_the_prose_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_a_right_program_is_right():
@@ -103,7 +111,7 @@ ATTACKS = [
     "class Any(str):\n    __eq__ = lambda *_: True\n    __hash__ = str.__hash__\n"
     "def add(a, b): return Any()",
     "import builtins\nbuiltins.AssertionError = None\ndef add(a, b): return 5",
-    'import os\nos.write(3, b\'{"values":[true,true,true],"problem":""}\')\nos._exit(0)\nadd = 1',
+    "import os\nos.write(3, b'[[true,true,true],\"\"]')\nos._exit(0)\nadd = 1",
     "add = print\nprint('ok', 'passed', 5, 0)",
     "def add(a, b): return 10**10**7",
     "def add(a, b): return add",
