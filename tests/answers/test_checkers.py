@@ -11,7 +11,9 @@ from submission.bench.answers import (
     boolean_answers,
     checkers,
     choice_answers,
+    claims,
     math_answers,
+    measures,
     number_answers,
     number_forms,
     prompts,
@@ -446,8 +448,8 @@ def test_code_is_checked_without_a_gold_program_and_at_any_usual_length():
 
 
 CHAPTERS = [
-    *(answer_text, boolean_answers, budget, choice_answers, config, data, evaluate),
-    *(math_answers, number_answers, number_forms, prompts, text_answers),
+    *(answer_text, boolean_answers, budget, choice_answers, claims, config, data, evaluate),
+    *(math_answers, measures, number_answers, number_forms, prompts, text_answers),
 ]
 
 

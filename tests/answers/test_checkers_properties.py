@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from submission.bench.answers import checkers
-from submission.bench.answers.number_answers import parse_number
+from submission.bench.answers.claims import parse_number
 from submission.bench.answers.prompts import Example
 
 ROWS = (
@@ -84,19 +84,29 @@ def test_two_numbers_are_no_answer_however_they_are_joined(first, second, join):
 
 
 CHOICES = ("Lyon", "a cat", "not a cat", "-1", "1")
+PLACES = ("Paris", "Lyon", "the Rhone", "seven", "8")
+TIMES = ("4 July 1776", "5 July 1776", "7:00 PM", "8:00 PM", "2:3", "3:2")
 GOLDS = (  # a question, its checker, its choices, and golds that differ
-    ("What is the capital of France?", "text", (), ("Paris", "Lyon", "the Rhone", "seven", "8")),
-    ("In what order do they come, a cat or a dog first?", "text", (), ("a, b", "b, a", "cat", "dog")),
-    ("When was it?", "text", (), ("4 July 1776", "5 July 1776", "7:00 PM", "8:00 PM", "2:3", "3:2")),
-    ("How many millions in 3 dozen years, in dollars?", "number", (), ("42", "43", "-42", "0.42", "3")),
+    ("What is the capital of France?", "text", (), PLACES),
+    ("In what order come a cat and a dog?", "text", (), ("a, b", "b, a", "cat", "dog")),
+    ("When was it?", "text", (), TIMES),
+    ("How many millions in 3 dozen years, in $?", "number", (), ("42", "43", "-42", "0.42", "3")),
     ("Expand it.", "number", (), ("x^2+1", "x^2-1", r"2\pi", r"\frac{\pi}{2}", "1, 2")),
     ("Which?", "choice", CHOICES, ("A", "B", "C", "D", "E")),
     ("Is 91 a prime number or not?", "boolean", (), ("yes", "no")),
 )
 SECOND = (
-    *(", because it is ", ", since it is ", ", that is, ", ", so ", ", so it is ", ", not ", " is "),
-    *(" = ", ", or rather ", ". It is ", ", which is ", " and ", " (", ") ", " because ", "; ", "\n"),
-    *(", and the answer is ", " and not ", ". Actually, ", " > ", " -> ", ", then ", ": ", " "),
+    *(
+        ", because it is ",
+        ", since it is ",
+        ", that is, ",
+        ", so ",
+        ", so it is ",
+        ", not ",
+        " is ",
+    ),
+    *(" = ", ", or rather ", ". It is ", ", which is ", " and ", " (", ") ", " because ", "; "),
+    *("\n", ", and the answer is ", " and not ", ". Actually, ", " > ", " -> ", ", then ", ": "),
 )
 WHERE = ("{}", "The answer is {}.", "It is {}.")
 

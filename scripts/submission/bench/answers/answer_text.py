@@ -178,7 +178,8 @@ OTHER_SUBJECT = re.compile(
     r"(?:answer|choice|option)\b"
     r"|\b(?:bad|worst|worse|poor|fake|decoy|trap|other|second|next|old|previous|initial|first"
     r"|opposite|alternative|rejected) (?:answer|choice|option)\b"
-    r"|\b(?:avoid|whichever|whatever|reject|ignore|skip|exclude|eliminate|everything but|anything but)\b",
+    r"|\b(?:avoid|whichever|whatever|reject|ignore|skip|exclude|eliminate)\b"
+    r"|\b(?:every|any)thing but\b",
     re.IGNORECASE,
 )
 VERDICT = re.compile(
@@ -264,10 +265,11 @@ def after_lead_in(text: str, question: str = "") -> str:
 
 
 JOINING = frozenset(
-    "the a an of is are was were be been being by in on at to it its this that these those as for than "
-    "with and he she they has have had do does did called named known answer result which who whom".split()
+    "the a an of is are was were be been being by in on at to it its this that these those as for "
+    "than with and he she they has have had do does did called named known answer result which who "
+    "whom".split()
 )
-TOKEN = re.compile(r"[^\s,;:()\"]+")
+SAID_WORD = re.compile(r"[^\s,;:()\"]+")
 
 
 def beside_question(text: str, question: str) -> str:
@@ -283,7 +285,7 @@ def beside_question(text: str, question: str) -> str:
     asked = re.findall(r"[^\W_]+(?:'[^\W\d_]+)?", question.lower())
     if (HEDGES | NEGATIONS | {"but", "actually"}) & set(words_of(text)) - set(asked) or "?" in text:
         return ""
-    tokens = list(TOKEN.finditer(text))
+    tokens = list(SAID_WORD.finditer(text))
     words = [token[0].lower().strip(".!'%$") for token in tokens]
     kinds = ["asked" if w in asked and w not in JOINING else w in JOINING for w in words]
     for i, word in enumerate(words[:-1]):

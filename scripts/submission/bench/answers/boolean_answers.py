@@ -26,51 +26,38 @@ SAID_FIRST = re.compile(
     rf"(?P<said>{'|'.join(TRUTH)})\b(?P<rest>.*)",
     re.DOTALL,
 )
+# Whole answers without a yes or no in them.
+SAYS_NO = re.compile(
+    r"(?:(?:it|that|this) is |it's )?(?:(?:definitely|certainly|absolutely) )?"
+    r"(?:not (?:true|correct|possible|the case)|impossible)"
+    r"|(?:definitely|certainly|absolutely|of course|surely) not|not at all|never"
+)
+SAYS_YES = re.compile(r"absolutely|of course|definitely|certainly|indeed")
 # Without a comma, only these may follow: "Yes it is", not "yes no".
 OPENERS = frozenset(
     "it he she they you we i this that these those there the because since as indeed both all most "
     "its his her their my our for".split()
 )
 CLAUSE_END = re.compile(r"[,.;:!()\n—–]+|\s-\s|\b(?:and|but|although|though|however|yet)\b")
+NOT_SURE = re.compile(
+    r"^\W*(?:or|either|if|unless|both$|and/or)\b|\bnot (?:sure|certain|clear|known)\b"
+    r"|\bbe (?:either|both)\b|\bbut (?:in fact|actually|really)\b"
+    r"|\b(?:i doubt|doubtful|hardly|barely|scarcely)\b"
+    r"|\bthe (?:opposite|contrary|reverse|other (?:one|way|answer|after all))\b"
+    r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
+    r"|\b(?:do not|don't|cannot|can't) (?:know|tell|say)\b"
+)
+
+# **A clause as an answer of its own.**
+
+
+SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
 FILLERS = frozenset(
     "of course actually well so then really in fact rather indeed just oh i mean think say "
     "would".split()
 )
 NO_WORDS = NEGATIONS - {"anything", "except", "unless", "without"} | {"n", "negative"}
 YES_WORDS = frozenset("yes yeah yep y true correct affirmative".split())
-TAKEN_BACK = re.compile(
-    r"\bbut (?:in fact|actually|really)\b|\b(?:kidding|joking|i doubt|doubtful|hardly|barely|scarcely|scratch that|second thoughts?|take (?:that|it) back"
-    r"|the (?:opposite|contrary|reverse|other (?:one|way))|the other (?:answer|after all))\b"
-    r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
-    r"|\b(?:do not|don't|cannot|can't) (?:know|tell|say)\b"
-)
-PRONOUNS = frozenset("it he she they this that these those there".split())
-WORD = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
-# A word and its opposite: one said for the other denies.
-OPPOSITES: dict[str, set[str]] = {}
-for pair in (
-    "odd/even composite/prime south/north west/east after/before higher/lower float/sink dead/alive "
-    "smaller/larger smaller/bigger below/above outside/inside negative/positive left/right cold/hot "
-    "shorter/taller shorter/longer younger/older lighter/heavier slower/faster lose/win fall/rise "
-    "closed/open colder/hotter decrease/increase illegal/legal impossible/possible later/earlier "
-    "irrational/rational unsafe/safe cheaper/dearer invisible/visible earlier/after later/before"
-).split():
-    word, other = pair.split("/")
-    OPPOSITES.setdefault(word, set()).add(other)
-    OPPOSITES.setdefault(other, set()).add(word)
-DENIALS = frozenset(
-    "less fewer fails fail lacks lack refuses outside invisible rather nobody".split()
-)
-ORDERED = frozenset("than before after above below ahead behind".split())
-PREDICATE = re.compile(
-    r"\b(?:is|cannot|\w+n't|are|was|were|be|been|has|have|had|do|does|did|can|could|will|would|should|may|might)\b"
-)
-# Words that a clause and its question share without agreeing on anything.
-CONNECTING = frozenset(
-    "it is a an the are was were be they he she that this there indeed really do does did can "
-    "could will would has have had in of to and so just in fact very than then now one".split()
-)
-QUIET = CONNECTING | NO_WORDS | DENIALS | {"more", *"without such exactly may might must".split()}
 # Behind "not", these end a short answer: "it is not true", "it could not be".
 AFTER_NOT = frozenset(
     "true correct right so the case be been have do does did is are was were at all really quite "
@@ -79,39 +66,17 @@ AFTER_NOT = frozenset(
 SHORT_YES = re.compile(
     r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:is|are|was|were|am|do|does|did|can|could"
     r"|will|would|has|have|had|should|may|must)"
-    r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?"
-    r"|that's right"
+    r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?|that's right"
 )
-
-
-# Denials in one clause, if the question does not ask about them: "that is a lie".
-DENIED = re.compile(
+SHORT_NO = re.compile(
     r"(?:(?:it|that|this)(?: is|'s) )?(?:a (?:lie|myth|hoax|fable)|impossible|by no means|nonsense"
     r"|absurd|false|fiction)"
 )
-WHOLE_ANSWERS = (
-    (
-        re.compile(
-            r"(?:(?:it|that|this) is |it's )?(?:definitely |certainly |absolutely )?"
-            r"(?:not (?:true|correct|possible|the case))|(?:definitely|certainly|absolutely"
-            r"|of course|surely) not|not at all|(?:it is )?impossible|never"
-        ),
-        False,
-    ),
-    (re.compile(r"absolutely|of course|definitely|certainly|indeed"), True),
-)
-
-
-def root(word: str) -> str:
-    """A word without its ending, a number word in digits: "squares", "denser", "six"."""
-    if word in NAMED:
-        return str(NAMED[word])
-    return re.sub(r"(?<=\w{3})(?:ed|er|est|es|'s|s|ing)$", "", word).removesuffix("e")
 
 
 def is_negated(words: list[str]) -> bool:
     """Has a clause an odd number of denials in it?"""
-    return sum(word in NO_WORDS | DENIALS or word.endswith("n't") for word in words) % 2 == 1
+    return sum(w in NO_WORDS or w in DENIALS or w.endswith("n't") for w in words) % 2 == 1
 
 
 def short_answer(clause: str) -> bool | None:
@@ -120,24 +85,56 @@ def short_answer(clause: str) -> bool | None:
     >>> short_answer("it is not true"), short_answer("it does"), short_answer("it does not sink")
     (False, True, None)
     """
-    if DENIED.fullmatch(clause.strip()):
-        return False
-    words = WORD.findall(clause)
+    words = SPOKEN.findall(clause)
+    while words and words[0] in FILLERS and not SHORT_YES.fullmatch(" ".join(words)):
+        words = words[1:]
+    if not words or SHORT_NO.fullmatch(clause.strip()):
+        return False if words else None
     if SHORT_YES.fullmatch(" ".join(words)):
         return True
-    while words and words[0] in FILLERS:
-        words = words[1:]
     end = len(words)
     while end > 1 and words[end - 1] in AFTER_NOT:
         end -= 1
-    if not words:
-        return None
     explains = words[0] in ("not", "no") and len(words) > 2 and end == len(words)
     if (words[0] in NO_WORDS and not explains) or is_negated(words[end - 1 : end]):
         return False
-    if words[0] in YES_WORDS or words[-1] in YES_WORDS or SHORT_YES.fullmatch(" ".join(words)):
-        return True
-    return None
+    return True if {words[0], words[-1]} & YES_WORDS else None
+
+
+# **A clause that says the question again** affirms or denies what it asks.
+
+
+PAIRS = (  # a word and its opposite: one said for the other denies
+    "odd/even composite/prime south/north west/east after/before higher/lower float/sink cold/hot "
+    "smaller/larger smaller/bigger below/above outside/inside negative/positive left/right "
+    "dead/alive shorter/taller shorter/longer younger/older lighter/heavier slower/faster lose/win "
+    "closed/open colder/hotter decrease/increase illegal/legal impossible/possible later/earlier "
+    "irrational/rational unsafe/safe cheaper/dearer invisible/visible earlier/after later/before "
+    "fall/rise".split()
+)
+OPPOSITES = {
+    one: {pair.replace(one, "", 1).strip("/") for pair in PAIRS if one in pair.split("/")}
+    for one in "/".join(PAIRS).split("/")
+}
+DENIALS = frozenset("less fewer fail fails lack lacks refuses outside rather nobody".split())
+ORDERED = frozenset("than before after above below ahead behind".split())
+POINTING = frozenset("it he she they this that these those there".split())
+PREDICATE = re.compile(
+    r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
+    r"|might|\w+n't)\b"
+)
+QUIET = NO_WORDS | DENIALS | frozenset(  # neither subject nor predicate
+    "it is a an the are was were be they he she that this there indeed really do does did can could "
+    "will would has have had in of to and so just in fact very than then now one more without such "
+    "exactly may might must".split()
+)  # fmt: skip
+
+
+def root(word: str) -> str:
+    """A word without its ending, a number word in digits: "squares", "denser", "six"."""
+    if word in NAMED:
+        return str(NAMED[word])
+    return re.sub(r"(?<=\w{3})(?:ed|er|est|es|'s|s|ing)$", "", word).removesuffix("e")
 
 
 def repeats_question(clause: str, question: str, whole: bool = False) -> bool | None:
@@ -152,45 +149,42 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     >>> repeats_question("water is denser", "Is ice denser than water?")
     False
     """
-    if re.match(r"\W*(?:because|since|as|due)\b", clause):
-        return None
     sentence = re.split(r"[.!?:]['\"]?\s", question.lower().strip())[-1]
-    words, asked = WORD.findall(clause.lower()), WORD.findall(sentence)
+    words, asked = SPOKEN.findall(clause.lower()), SPOKEN.findall(sentence)
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
     turned = is_negated(words) + is_negated(asked)
     for word in words:
-        if word not in QUIET:
-            opposed = word not in asked and OPPOSITES.get(word, set()) & set(asked)
-            turned += bool(opposed)
-            meant = min(opposed) if opposed else word
-            said += [root(meant)] if meant not in ORDERED else []
-            known += [root(meant)] if root(meant) in topic else []
+        opposed = word not in asked and OPPOSITES.get(word, set()) & set(asked)
+        turned += bool(opposed)
+        meant = min(opposed) if opposed else word
+        if word not in QUIET and meant not in ORDERED:
+            said.append(root(meant))
+            known += said[-1:] if said[-1] in topic else []
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
+    reason = words[0] in ("because", "since", "as", "due") if words else True
+    if reason or not known or (whole and missing) or (unknown and is_negated(asked)):
+        return None
     split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
-    left, right = ({root(w) for w in part} & set(topic) for part in (asked[:split], asked[split:]))
-    if not known or (whole and missing) or (unknown and is_negated(asked)):
+    other_number = all(any(word.isdigit() for word in part) for part in (unknown, missing))
+    if other_number and split:
         return None
-    if any(word.isdigit() for word in unknown) and any(word.isdigit() for word in missing):
-        turned += 1  # another number
-        if split:
-            return None
-    elif len(unknown) == len(missing) == 1:  # "the capital is Canberra"
+    if not other_number and len(unknown) == len(missing) == 1:  # "the capital is Canberra"
         return None
-    if left and known[0] in right - left:  # "water is denser"
-        turned += 1
-    ends = [i for i, word in enumerate(asked) if root(word) == known[-1]]
-    subject = len(known) == 1 and any(
-        PREDICATE.match(w) for i in ends for w in asked[i + 1 : i + 2]
-    )
-    pronoun = not PRONOUNS.isdisjoint(words) or PREDICATE.match(words[0])
-    if subject or not (pronoun or (len(known) > 1 and said[0] in topic)):
+    left, right = ({root(word) for word in part} for part in (asked[:split], asked[split:]))
+    swapped = not left.isdisjoint(topic) and known[0] in right - left  # "water is denser"
+    last = [i + 1 for i, word in enumerate(asked) if root(word) == known[-1]]
+    subject = len(known) == 1 and any(PREDICATE.match(w) for i in last for w in asked[i : i + 1])
+    points = not POINTING.isdisjoint(words) or PREDICATE.match(words[0])
+    denied = (turned + other_number + swapped) % 2 == 1
+    if (
+        subject
+        or not (points or (len(known) > 1 and said[0] in topic))
+        or 2 * len(known) < len(said) + (not denied and bool(missing))
+        or not (denied or len(known) > 2 or PREDICATE.search(clause.lower()))
+    ):
         return None
-    denied = turned % 2 == 1
-    if 2 * len(known) < len(said) + (not denied and bool(missing)):
-        return None
-    tells = denied or len(known) > 2 or PREDICATE.search(clause.lower())
-    return not denied if tells else None
+    return not denied
 
 
 def parse_boolean(text: str, question: str = "") -> bool | None:
@@ -206,29 +200,22 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     dressed = undress(text).lower()
     if "?" in dressed:
         return None
-    for pattern, whole in WHOLE_ANSWERS:
-        if pattern.fullmatch(dressed):
-            return whole
+    if SAYS_NO.fullmatch(dressed) or SAYS_YES.fullmatch(dressed):
+        return SAYS_YES.fullmatch(dressed) is not None
     last = conclusion(dressed)
     match = SAID_FIRST.fullmatch(dressed) or SAID_FIRST.fullmatch(after_lead_in(last))
     led = dressed[: -len(last)] if match and match.string != dressed else ""
     match = match or SAID_FIRST.fullmatch(after_lead_in(dressed))
     if match is None:
-        again = re.match(
-            r"(?:is|are|was|were|do|does|did|can|could|will|would|has|have)\b", dressed
-        )
         doubts = (HEDGES | {"if", "but"}) & set(words_of(dressed))
-        return None if again or doubts else repeats_question(dressed, question, whole=True)
+        asks = PREDICATE.match(dressed)
+        return None if asks or doubts else repeats_question(dressed, question, whole=True)
     value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
     words = words_of(rest)
     if rest.strip() and not re.match(r" ?[,.;:!(—–\n-]", rest) and {*words[:1]} - OPENERS:
         return None
     hedges = (HEDGES - {"or", "either", "otherwise", "doubt"}) & {*words, *words_of(led)}
-    if hedges or re.match(r"\W*(?:or|either|if|unless|both$|and/or)\b", rest):
-        return None
-    if re.search(r"\bnot (?:sure|certain|clear|known)\b|\bbe (?:either|both)\b", rest):
-        return None
-    if TAKEN_BACK.search(rest):
+    if hedges or NOT_SURE.search(rest):
         return None
     clauses = [clause for clause in CLAUSE_END.split(f"{led}.{rest}") if clause.strip()]
     said = {short_answer(clause) for clause in clauses}

@@ -21,7 +21,7 @@ from submission.bench.answers.answer_text import (
     unwrap,
     words_of,
 )
-from submission.bench.answers.number_answers import explains, parse_number
+from submission.bench.answers.claims import explains, parse_number
 from submission.bench.answers.text_answers import normalise, split_reason
 
 LETTER = re.compile(
@@ -43,10 +43,9 @@ OTHER_ORDINAL = re.compile(
     rf"\b({'|'.join(ORDINALS)}|last|other|latter) (?:option|choice|answer|one)\b", re.IGNORECASE
 )
 CLAIMED = r"(?:right|correct|true|best|better|answer|real|actual)"
-TAKEN_BACK = re.compile(
-    rf"\b(?:not|isn't|n't) (?:\w+ )?{CLAIMED}\b|\b(?:wrong|incorrect|false|actually|kidding|joking"
-    r"|scratch that|never mind|all of|any of|both|no|too|as well)\b[^\w]*$|\bactually\b|\b(?:is|be) (?:wrong"
-    r"|incorrect|false)\b",
+WITHDRAWN = re.compile(
+    rf"\b(?:not|isn't) (?:\w+ )?{CLAIMED}\b|\bactually\b|\b(?:is|be) (?:wrong|incorrect|false)\b"
+    r"|\b(?:wrong|incorrect|false|all of|any of|both|no|too|as well)\W*$",
     re.IGNORECASE,
 )
 VERB = re.compile(
@@ -63,15 +62,13 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     1
     """
     plain, value = [plain_text(choice) for choice in choices], parse_number(text)
-    raised = re.compile(r"\^\d")
+    raised = set(re.findall(r"\^\d", text))  # 54 m^3 is not 54 m^2
     for same in (
         [unwrap(choice) == unwrap(text) for choice in plain],
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
         [
-            value is not None
-            and value == parse_number(choice)
-            and (not raised.search(text) or raised.findall(text) == raised.findall(choice))
+            value is not None and value == parse_number(choice) and all(r in choice for r in raised)
             for choice in plain
         ],
     ):
@@ -129,10 +126,8 @@ def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
         named.add(ord(alone[1]) - ord("a"))
     for ordinal in OTHER_ORDINAL.findall(text.lower()):
         named.add(-1 if ordinal == "other" else ORDINALS.get(ordinal, len(choices) - 1))
-    spelt = {
-        label for label in named if 0 <= label < 26 and chr(ord("A") + label) not in choices[place]
-    }
-    if spelt & set(range(len(choices))) - {place} or -1 in named:
+    others = {i for i in range(len(choices)) if chr(ord("A") + i) not in choices[place]} - {place}
+    if named & (others | {-1}):
         return True
     reason, said = REASON.match(text.strip()), False
     for clause in re.split(r"[.;,:!\n]| (?:but|while|whereas) ", text):
@@ -156,12 +151,10 @@ def supports(
     >>> supports("because 18 + 1 = 19", 1, ("18", "19")), supports("18", 1, ("18", "19"))
     (True, False)
     """
-    denied = re.search(
-        r",? \(?(?:and )?(?:not|rather than|instead of) (?P<other>[^,;()]+)\)?$", text
-    )
-    if denied and find_choice(denied["other"], choices) not in (None, -1, place):
+    denied = re.search(r",? \(?(?:and )?(?:not|rather than|instead of) ([^,;()]+)\)?$", text)
+    if denied and find_choice(denied[1], choices) not in (None, -1, place):
         text = text[: denied.start()]
-    if names_another(text, place, choices) or TAKEN_BACK.search(text) or "?" in text:
+    if names_another(text, place, choices) or WITHDRAWN.search(text) or "?" in text:
         return False
     beside = beside_question(REASON.sub("", text.strip()), question)
     if beside and find_choice(beside, choices) not in (None, place):
@@ -184,7 +177,8 @@ def supports(
 def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> int | None:
     """The choice that a sentence names beside its question's words; None if none, or two.
 
-    >>> choice_in_sentence("The grass is the producer.", ("Grass", "Fox"), "Of grass and fox, which is the producer?")
+    >>> asked = "Of grass and fox, which is the producer?"
+    >>> choice_in_sentence("The grass is the producer.", ("Grass", "Fox"), asked)
     0
     """
     said = beside_question(text, question) or beside_question(conclusion(text), question)
@@ -232,11 +226,8 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
         return place
     head, reason = split_reason(text)
     place = find_choice(head, choices) if reason else None
-    return (
-        -1
-        if place is not None and not supports(reason, place, choices, question=question)
-        else place
-    )
+    refused = place is not None and not supports(reason, place, choices, question=question)
+    return -1 if refused else place
 
 
 def check_choice(
@@ -252,13 +243,13 @@ def check_choice(
     position = ord(gold) - ord("A") if len(gold) == 1 else -1
     if not 0 <= position < len(choices):
         return None
-    whole, text = unwrap(plain_text(answer)).lower(), undress(answer)
+    exact, whole = answer.strip(), unwrap(plain_text(answer)).lower()
     spelt = [plain_text(choice).lower() for choice in choices]
-    if len(whole) > 1 and spelt.count(whole) == 1:  # "Only plants": no lead-in
-        return spelt.index(whole) == position
+    for names, said in ((choices, exact), (spelt, whole if len(whole) > 1 else "")):
+        if names.count(said) == 1:  # "Only plants": no lead-in
+            return names.index(said) == position
+    text = undress(answer)
     without_verdict = VERDICT.sub("", text)
-    if [choice.strip() for choice in choices].count(answer.strip()) == 1:
-        return choices.index(answer.strip()) == position
     for version in (text, without_verdict, conclusion(text), after_lead_in(without_verdict)):
         claimed = read_choice(version, choices, question)
         if claimed is not None:

@@ -20,7 +20,8 @@ from submission.bench.answers.answer_text import (
     plain_text,
     strip_dressing,
 )
-from submission.bench.answers.number_answers import asked_measures, is_unit, measure_at
+from submission.bench.answers.claims import is_unit
+from submission.bench.answers.measures import asked_measures, measure_at
 from submission.bench.answers.sandbox import SandboxError, Worker
 
 LONGEST_FORMULA = 200  # characters
@@ -127,9 +128,9 @@ def strip_formula(answer: str) -> str:
 def unit_behind(text: str) -> re.Match[str] | None:
     """The unit at the end of a formula, in `\\text{}` or bare."""
     return re.search(
-        r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ((?:square |cubic )?[A-Za-z]{2,}))(?:\^\{?\d\}?)?$",
-        text,
-    )
+        r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ((?:square |cubic )?[A-Za-z]{2,}))"
+        r"(?:\^\{?\d\}?)?$", text,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -189,33 +190,35 @@ def ask_math(*formulas: str) -> bool:
 SIMPLIFY = re.compile(r"\b(?:simplif|simplest|lowest terms|reduce)", re.IGNORECASE)
 EXPAND = re.compile(r"\b(?:expand|multiply out|distribute|without (?:brackets|parentheses))", re.I)
 FACTOR = re.compile(r"\bfactor(?!ial)|\bcomplet\w+ the square", re.IGNORECASE)
-BRACKETS = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
+PRODUCT = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
     r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])"
-    r"|(?<![\w}^])\d+\^\{?\d|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|(?<![\w}^])\d+\^\{?\d"
+    r"|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 
 def is_undone(claim: str, gold: str, question: str) -> bool:
     r"""Does the claim leave to be done what the gold answer has done?
 
-    >>> is_undone(r"\sqrt{4\cdot3}", r"2\sqrt{3}", ""), is_undone("(1+x)^2", "x^2+2x+1", "Expand it")
-    (True, True)
+    >>> is_undone("(1+x)^2", "x^2+2x+1", "Expand it"), is_undone("(1+x)^2", "(x+1)^2", "Expand it")
+    (True, False)
     """
     if UNDONE.search(claim) and not UNDONE.search(gold):
         return True
     roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
-    if any(math.isqrt(n) ** 2 == n for n in roots):
+    more_terms = len(re.findall(r"[-+]", claim)) > len(re.findall(r"[-+]", gold))
+    if (
+        any(math.isqrt(n) ** 2 == n for n in roots)
+        or (re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim))
+        or (EXPAND.search(question) and more_terms)
+    ):
         return True
-    if re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim):
-        return True
-    if EXPAND.search(question) and len(re.findall(r"[-+]", claim)) > len(re.findall(r"[-+]", gold)):
-        return True
-    if (EXPAND.search(question) or SIMPLIFY.search(question)) and not BRACKETS.search(gold):
+    if (EXPAND.search(question) or SIMPLIFY.search(question)) and not PRODUCT.search(gold):
         square = any(n % k**2 == 0 for n in roots for k in PRIMES)
-        return square or BRACKETS.search(claim) is not None
+        return square or PRODUCT.search(claim) is not None
     if not FACTOR.search(question):
         return False
     if "prime" in question:
@@ -251,8 +254,8 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         return None
     claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
     if measure := measure_at(unit[1] or unit[2]) if unit else None:
-        asked = asked_measures(plain_text(question), measure[0])
-        if asked and measure[1] not in asked:
+        asked = asked_measures(plain_text(question), measure.kind)
+        if asked and measure.name not in asked:
             return False
     if squeeze(claimed) == squeeze(expected):
         return True

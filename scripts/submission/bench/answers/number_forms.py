@@ -7,7 +7,6 @@ there is the next section's question.
 """
 
 import dataclasses
-import math
 import re
 from fractions import Fraction
 
@@ -35,7 +34,7 @@ FORM = re.compile(
     r"| ?\^ ?\(?(?P<raised>[-+]?\d{1,3})\b\)?"
 )
 SCALE = re.compile(
-    r"(?P<words>(?i: ?(?:hundred|thousand|million|billion|trillion|dozens?)\b)+|(?:[kKMB]|[mb]n)\b)?"
+    r"(?P<words>(?i: ?(?:hundred|thousand|[mbtr]+illion|dozens?)\b)+|(?:[kKMB]|[mb]n)\b)?"
     r"(?P<percent> ?(?i:%|per ?cent\b(?! point)|pct\b)| ?(?P<permille>‰))?"
 )
 MULTIPLIERS = {
@@ -198,12 +197,11 @@ def read_words(text: str) -> Reading | None:
         value += Fraction(max(cardinal(share or ""), 1), size)
     for place, word in enumerate((match["point"] or "").lower().split(), 1):
         value += Fraction(NAMED[word], 10**place)
-    dozen, last = match["dozen"] or match["one_dozen"], re.findall("[a-z]+", match[0].lower())[-1]
-    sized = Fraction(12 if dozen else MULTIPLIERS.get(last, 1), 100 if match["percent"] else 1)
-    value *= Fraction(12 if dozen else 1, 100 if match["percent"] else 1)
-    scale = "percent" if match["percent"] else "dozen" if dozen else last
-    if scale not in (*MULTIPLIERS, "percent") or value % sized and not match["percent"]:
-        scale, sized = "", Fraction(1)
+    last = re.findall("[a-z]+", match[0].lower())[-1]
+    dozen, percent = last == "dozen", bool(match["percent"])
+    value *= Fraction(12 if dozen else 1, 100 if percent else 1)
+    sized = Fraction(1, 100) if percent else Fraction(MULTIPLIERS.get(last, 1))
+    scale = "percent" if percent else last if last in MULTIPLIERS else ""
     value = -value if match["sign"] else value
     return Reading(value, text[match.end() :], "words", (), scale, sized)
 

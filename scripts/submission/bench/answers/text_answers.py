@@ -112,8 +112,8 @@ def moment(text: str) -> tuple[tuple, str] | None:
             said, match = found[0].groupdict(), found[0]
             rest = text[: match.start()] + text[match.end() :]
             if "hour" in said:
-                late = {"a": 0, "p": 12}.get((said["half"] or "").lower()) if "half" in said else 0
-                hour = int(said["hour"]) % 12 + late if "half" in said else int(said["hour"])
+                hour, half = int(said["hour"]), (said.get("half") or "").lower()
+                hour = hour % 12 + 12 * (half == "p") if half else hour
                 return (hour, int(said["minute"] or 0)), rest
             month = said["month"].lower()
             number = int(month) if month.isdigit() else 1 + MONTHS[: MONTHS.find(month)].count(" ")
@@ -132,9 +132,8 @@ def same_moment(gold: str, claim: str, question: str) -> bool:
     if not wanted or wanted[1].strip(" .") or not said or wanted[0] != said[0]:
         return False
     extra, again = set(words_of(said[1])) - set(words_of(question)), moment(question)
-    doubts = extra & DOUBTS
     repeated = again and again[0] == said[0]
-    return not (doubts or repeated or len(extra) > 4 or re.search(r"[\d?]", said[1]))
+    return not (repeated or extra & DOUBTS or len(extra) > 4 or re.search(r"[\d?]", said[1]))
 
 
 RATIO = re.compile(r"(?<=\d) ?(?:[:∶]|to) ?(?=\d)")

@@ -1,0 +1,393 @@
+"""Which number does an answer claim?
+
+A unit, a currency and an explanation may stand beside a number. A *second value* may not, and
+neither may a doubt, a negation, or work left to the reader: "84/2" is a question, not the answer
+42. The same value said twice is one value: "1/2 (50 %)" is fine, and so is "6 × 7 = 42", because
+both sides are 42. The gold answer is not looked at.
+"""
+
+import ast
+import functools
+import operator
+import re
+from fractions import Fraction
+
+from submission.bench.answers.answer_text import (
+    HEDGES,
+    JOINING,
+    NEGATIONS,
+    OPERATORS,
+    OTHER_SUBJECT,
+    REASON,
+    VERDICT,
+    after_lead_in,
+    conclusion,
+    undress,
+    words_of,
+)
+from submission.bench.answers.measures import (
+    Measure,
+    asked_measures,
+    asked_part,
+    in_measure,
+    measure_of,
+    quantity_at,
+)
+from submission.bench.answers.number_forms import (
+    DIGIT_WORDS,
+    NUMBER_WORDS,
+    TENS,
+    Reading,
+    read_digits,
+)
+
+# **Calculations** with plain numbers are worked out.
+
+
+ARITHMETIC_WORDS = {"times": "*", "plus": "+", "minus": "-", "divided by": "/", "x": "*"}
+ARITHMETIC_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "^": "**"} | dict.fromkeys("$€£"))
+OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+OPERATIONS |= {ast.Div: operator.truediv}
+
+
+def work_out(node: ast.expr) -> Fraction:
+    """The value of a parsed calculation.
+
+    Raises:
+      ValueError: it is none, or too large.
+    """
+    match node:
+        case ast.Constant(value=int() | float() as value):
+            return Fraction(str(value))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -work_out(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            base, exponent = work_out(left), work_out(right)
+            if abs(base) <= 10**6 and abs(exponent) <= 50 and exponent.denominator == 1:
+                return base ** int(exponent)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
+            return OPERATIONS[type(op)](work_out(left), work_out(right))
+    raise ValueError("not arithmetic")
+
+
+def arithmetic(text: str) -> Fraction | None:
+    """A calculation, worked out; units in it do not count. None if it is none.
+
+    >>> arithmetic("6 × 7 pears"), arithmetic("17 plus 25"), arithmetic("not 42")
+    (Fraction(42, 1), Fraction(42, 1), None)
+    """
+    for word, sign in ARITHMETIC_WORDS.items():
+        text = re.sub(rf"(?<=[\d)% ]){word}(?=[\d( ])", sign, text)
+    if NO_UNITS & set(words_of(text)) or len(text) > 100:
+        return None
+    text = re.sub(r"(?<=\d),(?=\d{3})|[^\W\d_]+", "", text).translate(ARITHMETIC_SIGNS)
+    text = re.sub(r"(\d[\d.]*) ?%", r"(\1/100)", text).strip(" ,.")
+    if not re.fullmatch(r"[\d\s.+*/()-]+", text):
+        return None
+    try:
+        return work_out(ast.parse(" ".join(text.split()), mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return None
+
+
+# **What may stand beside a number**: a unit of a few words, then an explanation. A number in the
+# explanation must be the same one, or belong to a calculation or a reason that ends in it
+# ("because 6 × 7 = 42").
+
+
+UNIT = r"[^\W\d_]{1,20}(?:\^[-+]?\d|[23]\b)?"
+UNIT_WORD = re.compile(
+    rf"(?:[/(]?{UNIT}(?:[/·*'-]\(?{UNIT}\)?){{0,4}}\)?|[°€£¥$₹¢][CFK]?|[\"'′]{{1,2}})'?"
+)
+ONE_LETTER_UNITS = frozenset("mgshlLJNWVACFKTdΩa")
+NO_UNITS = HEDGES | NEGATIONS | NUMBER_WORDS | (OPERATORS - {"times"}) | frozenset(
+    "π pi but is was be over above max maximum tops ish upwards counting bit versus vs "
+    "remainder mod would could should lakh lakhs crore crores doubled tripled "
+    "halved negative quadrillion quintillion sextillion reversed inverted backwards few many "
+    "sevenths ninths elevenths twelfths seventh ninth eleventh twelfth".split()
+)  # fmt: skip
+# Multipliers, if nothing follows: 42 grand, but 42 grand pianos.
+NEVER_LAST_UNITS = frozenset("grand gross mil tn ago".split())
+# A second number in one word: "fortythree"; a part of one: "nineteenths".
+JOINED = re.compile(rf"(?:{'|'.join(TENS)})(?:{'|'.join(DIGIT_WORDS)})s?|(?:teen|tie)ths?\b")
+SAME = re.compile(r"(?:or|so|i\.?e\.?,?|that is,?|equivalently|which is|also) ", re.IGNORECASE)
+CHAIN = re.compile(r"[\d(.$][^=A-Za-wyz;:]{0,60}(?:= ?[\d(.$-][^=A-Za-wyz;:]{0,60})+")
+CALLED = frozenset(
+    "answer answers result results gave real really actual actually should truth truly correct "
+    "right".split()
+)
+SAID = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+RESULT = re.compile(rf"(?:=|≈|\b(?:is|equals?|makes?|gives?|gets?|totals?)\b) ?({SAID.pattern})")
+UNFINISHED = re.compile(r" ?(?:[-–/*×·^x:+,] ?\d|\.\d|[+*×·^]|- ?(?:\(|[^\W\d_]\b))")
+TAIL = re.compile(
+    r"(?P<unit>(?:(?! (?:-|or|because|since|as|so|which|that|equals) )"
+    r"(?:/\(|[^,.;:!(\[=≈—–\n]))*)(?P<more>.*)",
+    re.DOTALL,
+)
+
+
+def is_unit(text: str) -> bool:
+    """Can this stand behind a number: at most five words, none of which changes it?
+
+    >>> is_unit(" square metres"), is_unit("km/h"), is_unit("x"), is_unit(" or so")
+    (True, True, False, False)
+    """
+    text = text.replace("o'clock", "oclock")
+    words = text.lower().split()
+    if words and (words[0] == "and" or (words[0] == "a" and not text.startswith(" "))):
+        return False  # 42a is a product
+    return (
+        len(words) <= (9 if {"in", "on", "at", "for", "of"} & set(words[1:]) else 5)
+        and not NEVER_LAST_UNITS & set(words[-1:])
+        and all(UNIT_WORD.fullmatch(word) for word in words)
+        and not NO_UNITS & set(re.findall(r"[^\W\d_]+(?:'t)?", text.lower()))
+        and not JOINED.search(text.lower())
+        and all(word in ONE_LETTER_UNITS for word in re.findall(r"\b[^\W\d_]\b", text))
+    )
+
+
+def explains(
+    text: str, value: Fraction, measure: Measure | None = None, question: str = ""
+) -> bool:
+    """May this text follow an answer of this value, in this unit?
+
+    >>> explains(", because 6 × 7 = 42", Fraction(42)), explains(", or 43", Fraction(42))
+    (True, False)
+    """
+    text = re.sub(r"^-(?!\d)|-$", "", text.strip(" ,.;:!()[]—–\n")).strip()
+    if rounded := re.fullmatch(r"≈ ?(-?\d*\.(\d+))", text):
+        return round(value, len(rounded[2])) == Fraction(rounded[1])
+    again = SAME.sub("", text.lstrip("= "), count=1)
+    same = quantity_at(again)
+    if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
+        return True
+    if same and same.value == value and in_measure(same, measure) != value:
+        return False  # 9000 s or 9000 min
+    if value in (arithmetic(text.lstrip("=")), arithmetic(again)):
+        return True
+    words, reason = set(words_of(text)), REASON.match(text)
+    if words & HEDGES or (not reason and words & (NEGATIONS | OPERATORS | NUMBER_WORDS - {"one"})):
+        return False
+    text = re.sub(r"(?<=\d) (?:gives|makes|equals|is) (?=[\d$-])", " = ", text)
+    chains = [[arithmetic(side) for side in m[0].split("=")] for m in CHAIN.finditer(text)]
+    if chains and all(len(set(sides)) == 1 for sides in chains) and chains[-1][0] == value:
+        text = CHAIN.sub(" ", text)
+    if not reason:
+        said = SAID.findall(text)
+    elif words & CALLED or len(words) < 3:
+        said = SAID.findall(text) + ["?"] * bool(words & NUMBER_WORDS)
+    else:
+        said = RESULT.findall(text)
+    known = set(re.findall(r"\d+", question)) if reason else set()
+    return all(
+        number in known or ((read := read_digits(number)) and read.value == value)
+        for number in said
+    )
+
+
+# **The claim** stands first, behind a name or a calculation ("x =", "6 × 7 ="), or last.
+
+
+LABELLED = re.compile(r"[A-Za-z](?:[A-Za-z]| (?=[A-Za-z])){0,40}: ?(?=\S)")
+NO_LABELS = frozenset(
+    "estimate bound minimum maximum limit bad worst fake attempt step question draft example "
+    "remaining before old previous initial square".split()
+)
+NAME = re.compile(
+    r"(?:\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ']{0,60}"
+    r"|[A-Za-z](?:[/*·+-]\w)+) ?= ?(?=\S)"
+)
+FUNCTION = re.compile(
+    r"\d!|\\(?:d?binom|sqrt|log|sin|cos|tan|gcd|sum|int)(?![a-z])|\b(?:lcm|gcd|log|sqrt)\b|\d°"
+)
+CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
+
+
+def without_context(text: str, question: str) -> str:
+    """The text without a last phrase that says again what the question has said.
+
+    >>> without_context("104 games after 3 years", "How many games in 3 years?")
+    '104 games'
+    """
+    if match := CONTEXT.search(text):
+        said, asked = (set(re.findall(r"\w+", t.lower())) for t in (match[0], question))
+        if match.start() and said - asked <= JOINING | {"after", "over", "per", "before"}:
+            return text[: match.start()]
+    return text
+
+
+def unspaced(text: str) -> str:
+    """The text without what only spaces it."""
+    return re.sub(r"[\s${}\\()]", "", text)
+
+
+def read_claim(text: str, question: str = "") -> Reading | None:
+    """The one number that an undressed text claims; None if there is none, or a second one."""
+    if text.count("=") > 5 or "?" in text:
+        return None
+    text = re.sub(r"^(?:minus|negative) (?=\d)", "-", text, flags=re.IGNORECASE)
+    text = re.sub(r"^an? (?=\$?\d)", "", text, flags=re.IGNORECASE)
+    while match := NAME.match(text):
+        if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
+            return None
+        text = text[match.end() :]
+    if label := LABELLED.match(text):
+        named = words_of(label[0])
+        if len(named) <= 4 and not (NO_UNITS | OPERATORS | NO_LABELS) & set(named):
+            text = text[label.end() :]
+    for claim in (text, without_context(text, question)):
+        reading = quantity_at(claim)
+        if not reading or reading.rest.startswith("..") or UNFINISHED.match(reading.rest):
+            continue
+        tail, measure = TAIL.fullmatch(reading.rest), measure_of(reading)
+        if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure, question):
+            last = quantity_at(reading.rest.rpartition("=")[2].strip())
+            asked = asked_measures(question, measure.kind) if measure else set()
+            worked_out = last and in_measure(last, measure) == reading.value
+            # "2^10 = 1024", "300 minutes = 5 hours"
+            return last if worked_out and not (measure and measure.name in asked) else reading
+    return read_result(text, question)
+
+
+def read_result(text: str, question: str) -> Reading | None:
+    """The number that a calculation ends in, if it is one, and right where that can be seen."""
+    first, *more = re.split(r"; |, ", text, maxsplit=1)  # 18*26 = 468; 468 - 95 = 373
+    if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
+        return read_claim(more[0], question)
+    left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
+    if not right:
+        return None
+    end, value = right[0].strip(), arithmetic(left)
+    if FUNCTION.search(left):  # \\binom{10}{3} = 120, 5! = 120
+        return read_claim(end.rpartition("=")[2].strip(), question)
+    claimed, first = read_claim(end, question), quantity_at(end)
+    if re.search(r"\d", left) and unspaced(left) in unspaced(question):
+        return claimed
+    fits = claimed and value is not None and value in (claimed.value, first and first.value)
+    return claimed if fits else None
+
+
+# **A sentence around the number**: "After dinner, Ali has $32 left." What it claims is its one
+# number; of several, the one that is not the question's own. What stands right before it may not
+# change it ("about 32", "more than 32"), and nothing may deny it or take it back. What the
+# question says may be said again: "How many are not red?" "9 of them are not red."
+
+
+NUMBER_START = re.compile(r"(?<![\w.,/^$€£-])-?[$€£]?(?=\d)|(?<![\w.,/^-])-?[$€£]-?(?=\d)")
+CHANGES = OPERATORS - {"if"} | set("over up within only after before until since".split())
+BESIDES = frozenset("if times than between close under below most least".split())
+TAKE_BACK = frozenset({"but", "actually", "wait"})
+RELATIVE = re.compile(r"\b(?:that|who|which|whose)\b.*", re.DOTALL)
+TO_VERB = re.compile(r"\b(?:that|who|which|whose)\b.*(?= (?:is|was|are|were)\b)", re.DOTALL)
+DENYING = frozenset("no not never isn't aren't wasn't weren't don't doesn't didn't".split())
+BORNE = frozenset(
+    "least most over under below half double twice triple times if minus plus".split()
+)
+OF_ANSWERS = frozenset("answer right correct true solution".split())
+
+
+def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
+    """Where a sentence has numbers that are not the question's own, or count what it asks for."""
+    found: list[tuple[int, Reading]] = []
+    for match in NUMBER_START.finditer(text):
+        reading = quantity_at(text[match.start() :])
+        if reading and (not found or match.start() >= len(text) - len(found[-1][1].rest.lstrip())):
+            found.append((match.start(), reading))
+    if len(found) > 1:
+        asked = set(re.findall(r"\d+", question))
+        said = [re.search(r"\d[\d,.]*", text[start:])[0].strip(".,") for start, _ in found]
+        found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
+    if len(found) > 1 and (noun := re.search(r"\bhow many (\w{3,})", question.lower())):
+        found = [pair for pair in found if pair[1].rest.lower().startswith(f" {noun[1]}")]
+    return found
+
+
+def number_in_sentence(text: str, question: str) -> Reading | None:
+    """The number that a sentence claims; None if it claims none, or two.
+
+    >>> str(number_in_sentence("In 3 years he has 104.", "How many games in 3 years?").value)
+    '104'
+    >>> number_in_sentence("Ali has about $32", "") is None
+    True
+    """
+    found = numbers_in(text, question)
+    if len(found) != 1 or len(text) > 300 or set("=?\n") & set(text):
+        return None
+    (start, reading), asked = found[0], set(words_of(question))
+    lead, rest = TO_VERB.sub("", text[:start]), reading.rest.replace("left over", "")
+    before, after = words_of(lead), words_of(RELATIVE.sub("", rest))
+    borne = asked & (DENYING | BORNE) if not OF_ANSWERS & set(after) else set()
+    near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
+    doubtful = (
+        re.search(r"\d ?(?:,|and|or|&|/) ?$", text[:start])  # "17 and 25"
+        or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d| times (?:\d|as|more|the)\b", rest)
+        or UNFINISHED.match(rest)
+        or OTHER_SUBJECT.search(text)
+        or re.search(r"[<>≤≥≠~≈±\\]", lead)
+        or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
+        or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
+        or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
+        or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
+        or (CHANGES - (asked & BORNE) | DENYING) & set(near)
+        or (OPERATORS - BESIDES - borne) & set(before)
+        or "one of" in text
+    )
+    return None if doubtful else reading
+
+
+FIRST_WORDS = JOINING | frozenset(
+    "if after before so thus therefore then finally each every how what there their her his my "
+    "your our all both since because when while now total one two three some".split()
+)
+
+
+def names_in(text: str) -> set[str]:
+    """The capitalised words of a text that are no usual first words."""
+    return {w for w in re.findall(r"\b[A-Z][a-z]+\b", text) if w.lower() not in FIRST_WORDS}
+
+
+def about_another(text: str, question: str) -> bool:
+    """Is a sentence about somebody of whom the question does not ask?
+
+    >>> about_another("Ben is 32.", "Sue is 4 years older than Ben, who is 28. How old is Sue?")
+    True
+    """
+    part = asked_part(question)
+    asked, told, named = (names_in(t) for t in (part[:1].lower() + part[1:], question, text))
+    rival = re.search(r" more .*\bthan ([A-Z][a-z]+)", part)  # "Bo has 3 more than Al"
+    turned = rival and re.search(rf"\b{rival[1]}\b.* more .*\bthan [A-Z]", text)
+    return bool(asked and named & told and not named & asked) or bool(turned)
+
+
+ROUNDED = re.compile(r"\b(?:round|nearest|approximat|estimate|decimal place|significant)", re.I)
+ABOUT = re.compile(r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", re.IGNORECASE)
+DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
+TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.IGNORECASE)
+FULL_HOUR = re.compile(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", re.IGNORECASE)
+
+
+def read_answer(answer: str, question: str = "") -> Reading | None:
+    """The one number that an answer claims, whatever the gold one is."""
+    text, factorial = undress(answer), re.compile(r"\d!")
+    if about_another(text, question) or (factorial.search(question) and factorial.search(answer)):
+        return None
+    text = ABOUT.sub("", text) if ROUNDED.search(question) else text
+    text = DATE.sub("", text) if "year" in question else text
+    text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text
+    for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
+        if reading := read_claim(claim, question):
+            return reading
+    return number_in_sentence(text, question)
+
+
+@functools.lru_cache(maxsize=4096)  # the choices of a row are read for every completion
+def parse_number(text: str) -> Fraction | None:
+    """The one number in an answer, exactly; None if there is none, or more than one.
+
+    >>> parse_number("$1,234.50"), parse_number("3/4"), parse_number("42 pears")
+    (Fraction(2469, 2), Fraction(3, 4), Fraction(42, 1))
+    >>> parse_number("12 or 13") is parse_number("84/2") is parse_number("about 42") is None
+    True
+    """
+    reading = read_answer(text)
+    return reading and reading.value

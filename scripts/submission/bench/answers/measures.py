@@ -1,0 +1,162 @@
+"""Units of which one is asked for.
+
+Only kinds that are mixed up are listed. Sizes count the smallest of a kind, so that 1 hour 30
+minutes are 90 minutes; without one (currencies) nothing is converted.
+"""
+
+import dataclasses
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from submission.bench.answers.answer_text import words_of
+from submission.bench.answers.number_forms import Reading, read_number
+
+MEASURE_WORDS = """
+money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp, yen 0
+length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter
+length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
+mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb, tonne 0 ton
+time: second 1 sec s, minute 60 min, hour 3600 hr h, day 86400, week 604800
+time: month 0, year 0, decade 0, century 0 centuries
+volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000
+volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0
+angle: degree 0 °, radian 0
+temperature: °c 0 celsius, °f 0 fahrenheit
+"""
+
+
+class Measure(NamedTuple):
+    """A unit."""
+
+    kind: str
+    name: str
+    size: int  # in the smallest of its kind; 0: not to be converted
+
+
+MEASURES = {
+    spelt: Measure(row.partition(":")[0], entry.split()[0], int(entry.split()[1]))
+    for row in reversed(MEASURE_WORDS.strip().splitlines())
+    for entry in row.partition(": ")[2].split(", ")
+    for spelling in entry.split()
+    for spelt in (spelling, f"{spelling}s")
+}
+MEASURE = re.compile(
+    r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢]|°[CF]?)(?P<raised>\^[23])?"
+)
+ASKED_IN = re.compile(r"\b(?:how many|in|into|to|number of)\s(?:\w+ )??(?=[\w$€£¢°])", re.I)
+COUNTED = re.compile(
+    r"\bhow many ((?:(?!(?:are|is|do|does|did|can|could|will|would|must|should|has|have|was|were)"
+    r"\b)[\w'-]+ ?){1,5})", re.IGNORECASE,
+)  # fmt: skip
+RATE = re.compile(
+    r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)"
+)
+PERCENT_ASKED = re.compile(
+    r"\b(?:what|which|as an?|in|how many) (?:\w+ ){0,3}?per ?cent\b|\bpercentage\b|\bwhat %", re.I
+)
+
+
+def measure_at(text: str) -> Measure | None:
+    """The unit at the start of a text.
+
+    >>> measure_at(" minutes or so").name, measure_at("square metres").name, measure_at("pears")
+    ('minute', 'm^2', None)
+    """
+    match = MEASURE.match(text.strip(" (-"))
+    if match is None or match["word"].lower() not in MEASURES:
+        return None
+    kind, name, size = MEASURES[match["word"].lower()]
+    power = {"square ": "^2", "cubic ": "^3"}.get(match["power"], match["raised"] or "")
+    return Measure(kind, name + power, 0 if power else size)
+
+
+def measure_of(reading: Reading) -> Measure | None:
+    """The unit behind or before a number."""
+    return measure_at(reading.rest) or measure_at(reading.currency)
+
+
+def quantity_at(text: str) -> Reading | None:
+    """A number at the start of a text, with the smaller part of its unit behind it.
+
+    >>> str(quantity_at("42 dollars and 50 cents").value), quantity_at("5 pears and 2").rest
+    ('85/2', ' pears and 2')
+    """
+    reading = read_number(text)
+    large = reading and measure_of(reading)
+    behind = large and re.match(r"(?: ?[^\W\d_]+)?(?:,| and|, and)? (?=[\w¢])", reading.rest)
+    part = behind and read_number(reading.rest[behind.end() :])
+    small = part and measure_at(part.rest)
+    if not small or small.kind != large.kind or not 0 < part.value * small.size < large.size:
+        return reading
+    value = reading.value + part.value * Fraction(small.size, large.size)
+    rest = re.sub(r"^ ?[^\W\d_]+", "", part.rest)
+    return dataclasses.replace(reading, value=value, rest=f" {large.name}{rest}")
+
+
+def in_measure(reading: Reading, measure: Measure | None) -> Fraction:
+    """The value in another unit of its kind; as it is, where nothing is known of one.
+
+    >>> str(in_measure(quantity_at("1.5 hours"), measure_at("minutes")))
+    '90'
+    """
+    own = measure_of(reading)
+    if not own or not measure or own.kind != measure.kind or not (own.size and measure.size):
+        return reading.value
+    return reading.value * Fraction(own.size, measure.size)
+
+
+def asked_measures(question: str, kind: str) -> set[str]:
+    """The units of a kind that a question asks for; if it says none, those that it names.
+
+    >>> asked_measures("It is 2 m and 30 cm long. How long is it in cm?", "length")
+    {'cm'}
+    """
+    starts = [match.end() for match in ASKED_IN.finditer(question)]
+    starts += [start + len(question[start:].split(" ")[0]) for start in starts]
+    for places in (starts, [match.start() for match in MEASURE.finditer(question)]):
+        found = [measure_at(question[place:]) for place in places]
+        names = {measure.name for measure in found if measure and measure.kind == kind}
+        if names or kind == "time":  # "it takes 3 weeks" does not say in what
+            return names
+    return set()
+
+
+def counts_another(claim: Reading, question: str) -> bool:
+    """Does a claim count what the question names, but does not ask for?
+
+    >>> asked = "Cups come in packs of 25. How many packs are 70 cups?"
+    >>> counts_another(read_number("3 cups"), asked), counts_another(read_number("3 packs"), asked)
+    (True, False)
+    """
+    match, own = COUNTED.search(question), measure_of(claim)
+    words = words_of(match[1]) if match else []
+    wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
+    if own is None or not words or own.name in wanted or own.kind in wanted.values():
+        return bool(claim.currency and PERCENT_ASKED.search(question))
+    told = {MEASURES[word].name for word in words_of(question) if word in MEASURES}
+    return bool(wanted) or own.name in told
+
+
+def asked_part(question: str) -> str:
+    """The last sentence of a question."""
+    return re.split(r"[.!?]\s", question.strip())[-1] if question else "per"
+
+
+def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
+    """Is the claim in the unit that the question asks for, or the gold answer names?
+
+    >>> asked, gold = "A pen costs $2. What do 21 cost?", quantity_at("42")
+    >>> [in_asked_measure(quantity_at(t), gold, asked) for t in ("42 cents", "$42")]
+    [False, True]
+    """
+    per, part = re.match(r" [^,.(]*?(?:\bper |/ ?)(\w+)", claim.rest), asked_part(question)
+    if per and not (RATE.search(part) or per[1] in part or per[1] in gold.rest):
+        return False
+    measure, own = measure_of(claim), measure_of(gold)
+    if measure is None or counts_another(claim, question):
+        return measure is None
+    asked = (
+        {own.name} if own and own.kind == measure.kind else asked_measures(question, measure.kind)
+    )
+    return not asked or measure.name in asked
