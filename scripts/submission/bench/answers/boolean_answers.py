@@ -123,11 +123,15 @@ PREDICATE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
     r"|might|\w+n't)\b"
 )
-QUIET = NO_WORDS | DENIALS | frozenset(  # neither subject nor predicate
-    "it is a an the are was were be they he she that this there indeed really do does did can could "
-    "will would has have had in of to and so just in fact very than then now one more without such "
-    "exactly may might must".split()
-)  # fmt: skip
+QUIET = (
+    NO_WORDS
+    | DENIALS
+    | frozenset(  # neither subject nor predicate
+        "it is a an the are was were be they he she that this there indeed really do does did can will "
+        "could would has have had in of to and so just in fact very than then now one more without "
+        "such exactly may might must".split()
+    )
+)
 
 
 def root(word: str) -> str:
@@ -177,8 +181,10 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     subject = len(known) == 1 and any(PREDICATE.match(w) for i in last for w in asked[i : i + 1])
     points = not POINTING.isdisjoint(words) or PREDICATE.match(words[0])
     denied = (turned + other_number + swapped) % 2 == 1
+    covered = 2 * len(set(known)) >= len(set(topic)) + (not denied and not split)
     if (
         subject
+        or not (points or covered)
         or not (points or (len(known) > 1 and said[0] in topic))
         or 2 * len(known) < len(said) + (not denied and bool(missing))
         or not (denied or len(known) > 2 or PREDICATE.search(clause.lower()))
@@ -219,7 +225,7 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
         return None
     clauses = [clause for clause in CLAUSE_END.split(f"{led}.{rest}") if clause.strip()]
     said = {short_answer(clause) for clause in clauses}
-    said |= {repeats_question(clause, question) for clause in clauses}
+    said |= {repeats_question(clause, question) for clause in clauses[:3]}
     return None if (not value) in said else value
 
 

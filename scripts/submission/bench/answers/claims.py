@@ -139,7 +139,7 @@ def is_unit(text: str) -> bool:
     return (
         len(words) <= (9 if {"in", "on", "at", "for", "of"} & set(words[1:]) else 5)
         and not NEVER_LAST_UNITS & set(words[-1:])
-        and all(UNIT_WORD.fullmatch(word) for word in words)
+        and all(map(UNIT_WORD.fullmatch, text.split()))
         and not NO_UNITS & set(re.findall(r"[^\W\d_]+(?:'t)?", text.lower()))
         and not JOINED.search(text.lower())
         and all(word in ONE_LETTER_UNITS for word in re.findall(r"\b[^\W\d_]\b", text))

@@ -234,7 +234,7 @@ def choice_question(
     """A question with its choices listed, `A) …` a line, and the letter of the right one."""
     if not question:
         return NO_QUESTION
-    if len({" ".join(choice.lower().split()) for choice in choices}) < max(2, len(choices)):
+    if len({" ".join(choice.split()) for choice in choices}) < max(2, len(choices)):
         return "choices are not distinct"
     letters = [chr(ord("A") + place) for place in range(len(choices))]
     listed = "".join(
