@@ -26,9 +26,10 @@ NEGATIONS = frozenset(
 )
 # Words that change the number behind or before them.
 OPERATORS = frozenset(
-    "about approximately approx around roughly circa ca almost nearly close under below beyond "
+    "about approximately approx around roughly circa ca almost nearly close under below beyond any "
     "between than least most half twice double triple plus minus times squared cubed root sqrt log "
-    "ln sin cos tan exp abs reciprocal opposite inverse factorial modulo if".split()
+    "ln sin cos tan exp abs multiple multiples reciprocal opposite inverse factorial modulo "
+    "if".split()
 )
 REASON = re.compile(
     r"(?:because|since|as|given|for|due to|explanation|reason|reasoning|i\.?e\.?|that is|namely"
@@ -108,6 +109,7 @@ def plain_text(text: str) -> str:
     ('3 1/2', '10^6 €', '- 1/2')
     """
     text = text.replace(r"\$", DOLLAR)  # a price; a bare $ may open a formula
+    text = re.sub("(?<=[0-9])(?=[₀-₉])", "_", text)
     text = SUPERSCRIPTS.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]), text)
     text = text.replace("−", "-").replace("′", "'")
     text = re.sub("[¼-¾⅐-⅞↉]", lambda m: f" {unicodedata.normalize('NFKC', m[0])} ", text)
@@ -149,7 +151,7 @@ CONNECTIVE = re.compile(
     r"|would choose|would pick|would go with|go with)(?: that)?"
     r"|i'd (?:say|choose|pick|go with)|(?:choose|pick|select)|(?:it|that|there|this|he|she)'s"
     r"|exactly|only|just|equals|a total of|(?:in )?the year(?= \d)"
-    r"|in(?= \d{4}$)|by(?= (?-i:[A-Z])))\b ?[,:]?\s+(?=\S)",
+    r"|in(?= \d{4}$)|by(?= (?-i:[A-Z]))|at)\b ?[,:]?\s+(?=\S)",
     re.IGNORECASE,
 )
 SUBJECT = r"(?P<subject>(?:[\"']?[^\W_][\w'-]*[\"']?,?\s){1,14}?)"
@@ -313,8 +315,8 @@ def beside_question(text: str, question: str) -> str:
 
 
 CONCLUSION = re.compile(
-    r".{6,}[^\W_)]\)?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives)"
-    r"(?: that)?[ ,:]+(?P<last>(?!that\b).+)",
+    r"(?:.{6,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives)"
+    r"(?: that)?[ ,:]+|.*\d.*\d ?[→⇒] ?)(?P<last>(?!that\b).+)",
     re.IGNORECASE | re.DOTALL,
 )
 

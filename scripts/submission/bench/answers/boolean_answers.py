@@ -23,7 +23,7 @@ TRUTH = dict.fromkeys("yes yeah yep true correct y".split(), True)
 TRUTH |= dict.fromkeys("no nope nah false incorrect n".split(), False)
 SAID_FIRST = re.compile(
     r"(?:(?:definitely|certainly|absolutely|clearly|indeed|of course|obviously),? )?"
-    rf"(?P<said>{'|'.join(TRUTH)})\b(?P<rest>.*)",
+    rf"(?P<said>{'|'.join(TRUTH)})\b(?!-\w)(?P<rest>.*)",
     re.DOTALL,
 )
 # Whole answers without a yes or no in them.
@@ -76,6 +76,7 @@ SHORT_NO = re.compile(
 
 def is_negated(words: list[str]) -> bool:
     """Has a clause an odd number of denials in it?"""
+    words = [w for w in words if w != "nor" or "neither" not in words]
     return sum(w in NO_WORDS or w in DENIALS or w.endswith("n't") for w in words) % 2 == 1
 
 
@@ -123,14 +124,11 @@ PREDICATE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
     r"|might|\w+n't)\b"
 )
-QUIET = (
-    NO_WORDS
-    | DENIALS
-    | frozenset(  # neither subject nor predicate
-        "it is a an the are was were be they he she that this there indeed really do does did can will "
-        "could would has have had in of to and so just in fact very than then now one more without "
-        "such exactly may might must".split()
-    )
+QUIET = NO_WORDS | DENIALS  # with them, what is neither subject nor predicate
+QUIET |= frozenset(
+    "it is a an the are was were be they he she that this there indeed really do does did can will "
+    "could would has have had in of to and so just in fact very than then now one more without "
+    "such exactly may might must".split()
 )
 
 
@@ -156,7 +154,8 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     sentence = re.split(r"[.!?:]['\"]?\s", question.lower().strip())[-1]
     words, asked = SPOKEN.findall(clause.lower()), SPOKEN.findall(sentence)
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
-    turned = is_negated(words) + is_negated(asked)
+    reason = words[:1] in (["because"], ["since"], ["as"], ["due"])
+    words, turned = words[reason:], is_negated(words) + is_negated(asked)
     for word in words:
         opposed = word not in asked and OPPOSITES.get(word, set()) & set(asked)
         turned += bool(opposed)
@@ -166,14 +165,13 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
             known += said[-1:] if said[-1] in topic else []
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
-    reason = words[0] in ("because", "since", "as", "due") if words else True
-    if reason or not known or (whole and missing) or (unknown and is_negated(asked)):
+    if (reason and unknown) or not known or (whole and missing) or (unknown and is_negated(asked)):
         return None
     split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
     other_number = all(any(word.isdigit() for word in part) for part in (unknown, missing))
     if other_number and split:
         return None
-    if not other_number and len(unknown) == len(missing) == 1:  # "the capital is Canberra"
+    if not other_number and not split and len(unknown) == len(missing) == 1:  # "... is Canberra"
         return None
     left, right = ({root(word) for word in part} for part in (asked[:split], asked[split:]))
     swapped = not left.isdisjoint(topic) and known[0] in right - left  # "water is denser"
@@ -184,10 +182,9 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     covered = 2 * len(set(known)) >= len(set(topic)) + (not denied and not split)
     if (
         subject
-        or not (points or covered)
-        or not (points or (len(known) > 1 and said[0] in topic))
+        or not (points or (covered and len(known) > 1 and said[0] in topic))
         or 2 * len(known) < len(said) + (not denied and bool(missing))
-        or not (denied or len(known) > 2 or PREDICATE.search(clause.lower()))
+        or not (denied or points or len(known) > 2 or PREDICATE.search(clause.lower()))
     ):
         return None
     return not denied

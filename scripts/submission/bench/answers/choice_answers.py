@@ -6,6 +6,7 @@ another choice ("A, because London is in England"), but not claim them ("because
 """
 
 import re
+from fractions import Fraction
 
 from submission.bench.answers.answer_text import (
     HEDGES,
@@ -16,6 +17,7 @@ from submission.bench.answers.answer_text import (
     after_lead_in,
     beside_question,
     conclusion,
+    is_wrapped,
     plain_text,
     undress,
     unwrap,
@@ -25,8 +27,9 @@ from submission.bench.answers.claims import explains, parse_number
 from submission.bench.answers.text_answers import normalise, split_reason
 
 LETTER = re.compile(
-    r"(?:(?:the )?(?:option|choice|answer|letter) )?[(\[{]?(?P<letter>[A-Za-z])(?![\w'])"
-    r"(?P<mark>[)\]}]? ?(?:[).:,;=→]|[–—-](?! ?\d))*)(?P<rest>.*)",
+    r"(?:(?:the )?(?:option|choice|answer|letter|statement) )?"
+    r"[(\[{]?(?P<letter>[A-Za-z])(?![\w'])(?P<mark>(?: is (?:correct|right|true)(?=:))?"
+    r"[)\]}]? ?(?:[).:,;=→]|[–—-](?! ?\d))*)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 LETTER_LAST = re.compile(
@@ -53,6 +56,15 @@ VERB = re.compile(
 )
 
 
+ARTICLE = re.compile(r"\b(?:the|an?) ", re.IGNORECASE)
+
+
+def same_quantity(text: str, value: Fraction, choice: str) -> bool:
+    """Is a choice this value, and in no other unit: 54 m^3 is not 54 m^2, 10 A not 10 Ω?"""
+    units = [re.findall(r"(?<=\d) ?([^\W\d]{1,2}(?:\^\d)?|°[CF])$", t) for t in (text, choice)]
+    return value == parse_number(choice) and not (all(units) and units[0] != units[1])
+
+
 def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     """The place of the one choice with this text, or of this value; -1 if there are two.
 
@@ -62,13 +74,13 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     1
     """
     plain, value = [plain_text(choice) for choice in choices], parse_number(text)
-    raised = set(re.findall(r"\^\d", text))  # 54 m^3 is not 54 m^2
     for same in (
         [unwrap(choice) == unwrap(text) for choice in plain],
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
+        [value is not None and same_quantity(text, value, choice) for choice in plain],
         [
-            value is not None and value == parse_number(choice) and all(r in choice for r in raised)
+            normalise(ARTICLE.sub("", choice)) == normalise(ARTICLE.sub("", text))
             for choice in plain
         ],
     ):
@@ -101,6 +113,7 @@ def claims_words(text: str, other: str) -> bool:
     return bool(
         re.fullmatch(rf"(?:(?:it|that|this) is )?(?:the |an? )?{found}", text)
         or re.search(rf"\b{found} (?:\w+ ){{0,3}}{CLAIMED}\b", text)
+        or re.search(rf"\b{found} (?:is|are|was|were) (?:the )?(?:only|one)\b", text)
         or re.search(
             rf"\b(?:{CLAIMED}|choose|choice|option|actually|really|say|it is|it s|should be)"
             rf" (?:\w+ ){{0,3}}{found}\b",
@@ -187,6 +200,8 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return place
     words = f" {normalise(text)} "
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
+    if bool(NEGATIONS & set(words_of(text))) != bool(NEGATIONS & set(words_of(question))):
+        return None  # "Sound can travel through a vacuum", of what it cannot
     found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
     if len(found) != 1 or parse_number(choices[found[0]]) is not None:
         return None
@@ -211,9 +226,14 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
         if said is not None:
             return said if said == ord(last["letter"].upper()) - ord("A") else -1
     place, letter = find_choice(text, choices), LETTER.fullmatch(text)
+    explained = re.fullmatch(r"(\S\S?) \((.+)\)", text)  # "M (mega)"
+    if place is None and explained and explained[1] in choices:
+        place = choices.index(explained[1])
+        return place if find_choice(explained[2], choices) in (None, place) else -1
     labelled = letter and ord(letter["letter"].upper()) - ord("A")
     if letter and labelled < len(choices):
-        rest, marked = letter["rest"].strip(), bool(letter["mark"].strip())
+        rest = letter["rest"].strip()
+        marked = bool(letter["mark"].strip()) or is_wrapped(rest)
         said = find_choice(rest, choices)
         alone = not rest and letter["letter"].isupper() and text not in map(plain_text, choices)
         if place is None or alone or (marked and said is not None):

@@ -254,12 +254,19 @@ def read_result(text: str, question: str) -> Reading | None:
     first, *more = re.split(r"; |, ", text, maxsplit=1)  # 18*26 = 468; 468 - 95 = 373
     if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
         return read_claim(more[0], question)
+    *sides, end = re.split(r" ?= ?", text)
+    plain = [side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√", side)]
+    values = {arithmetic(side) for side in sides} - {None}
+    worked = any(not re.search("[A-Za-z]", side) for side in plain) or FUNCTION.search(
+        sides[0] if sides else ""
+    )
+    if worked and len(plain) == len(sides) - (not plain or sides[0] != plain[0]):
+        claimed = read_claim(end, question)  # \\binom{10}{3} = 120, 5(2)/2 = 5
+        return claimed if claimed and values <= {claimed.value} else None
     left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
     if not right:
         return None
     end, value = right[0].strip(), arithmetic(left)
-    if FUNCTION.search(left):  # \\binom{10}{3} = 120, 5! = 120
-        return read_claim(end.rpartition("=")[2].strip(), question)
     claimed, first = read_claim(end, question), quantity_at(end)
     if re.search(r"\d", left) and unspaced(left) in unspaced(question):
         return claimed
@@ -368,9 +375,14 @@ FULL_HOUR = re.compile(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", re.IGNORECASE
 
 def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
-    text, factorial = undress(answer), re.compile(r"\d!")
-    if about_another(text, question) or (factorial.search(question) and factorial.search(answer)):
+    text = undress(answer)
+    factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
+    if factorial or about_another(text, question):
         return None
+    *steps, last = text.split("\n")
+    if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9
+        name = last.partition("=")[0].strip()
+        text = text if any(line.partition("=")[0].strip() == name for line in steps) else last
     text = ABOUT.sub("", text) if ROUNDED.search(question) else text
     text = DATE.sub("", text) if "year" in question else text
     text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text

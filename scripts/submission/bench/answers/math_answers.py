@@ -17,8 +17,12 @@ from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
     OPERATORS,
+    VERDICT,
+    after_lead_in,
+    conclusion,
     plain_text,
     strip_dressing,
+    undress,
 )
 from submission.bench.answers.claims import is_unit
 from submission.bench.answers.measures import asked_measures, measure_at
@@ -119,7 +123,7 @@ def strip_formula(answer: str) -> str:
     >>> strip_formula(r"The area is $9\pi \approx 28.3$."), strip_formula(r"2\sqrt{3} \text{ cm}")
     ('9\\pi', '2\\sqrt{3}')
     """
-    text = strip_dressing(answer, latex_text)
+    text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))))
     text = re.split(r"[,.;]? (?:because|since) | ?(?:≈|\\approx) ?(?=-?\d*\.\d+$)", text)[0]
     unit = unit_behind(text)
     return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
@@ -209,11 +213,11 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     if UNDONE.search(claim) and not UNDONE.search(gold):
         return True
     roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
-    more_terms = len(re.findall(r"[-+]", claim)) > len(re.findall(r"[-+]", gold))
+    terms = [len(re.findall(r"[-+]", f.strip("+- "))) for f in (claim, gold)]
     if (
         any(math.isqrt(n) ** 2 == n for n in roots)
         or (re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim))
-        or (EXPAND.search(question) and more_terms)
+        or (EXPAND.search(question) and terms[0] > terms[1])
     ):
         return True
     if (EXPAND.search(question) or SIMPLIFY.search(question)) and not PRODUCT.search(gold):
@@ -252,6 +256,9 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     expected = strip_formula(gold)
     if not is_formula(expected) or not ask_math(expected):
         return None
+    lines = [line.partition("=")[0].strip() for line in answer.strip().split("\n")]
+    if len(lines) > 1 and len(set(lines)) < len(lines):
+        return False  # y = 2x, and y = 3x
     claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
     if measure := measure_at(unit[1] or unit[2]) if unit else None:
         asked = asked_measures(plain_text(question), measure.kind)
@@ -259,6 +266,8 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
             return False
     if squeeze(claimed) == squeeze(expected):
         return True
+    if "\\{" in expected and "\\{" not in claimed:
+        claimed = re.sub(r"(?<![\\\w}^_])\{([^{}]*)\}", r"\\{\1\\}", claimed)
     pairs = re.findall(r"(?:^|, ?)[a-z] ?= ?([^,=]+)", claimed)
     if expected[:1] == "(" and len(pairs) == expected.count(",") + 1 > 1:  # x = 3, y = -2
         claimed = f"({', '.join(pairs)})"

@@ -150,8 +150,12 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     >>> [in_asked_measure(quantity_at(t), gold, asked) for t in ("42 cents", "$42")]
     [False, True]
     """
-    per, part = re.match(r" [^,.(]*?(?:\bper |/ ?)(\w+)", claim.rest), asked_part(question)
-    if per and not (RATE.search(part) or per[1] in part or per[1] in gold.rest):
+    per, part = re.match(r" [^,.(]*?(\w+) ?(?:\bper |/ ?)(\w+)", claim.rest), asked_part(question)
+    if per and not (RATE.search(part) or per[2] in part or per[2] in gold.rest):
+        return False
+    if per and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
+        return False  # hours per km
+    if claim.rest.startswith(" times") and "times" not in question:
         return False
     measure, own = measure_of(claim), measure_of(gold)
     if measure is None or counts_another(claim, question):

@@ -19,7 +19,7 @@ DIGITS_ASKED = re.compile(
     r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b", re.I
 )
 DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)
-FRACTION_ASKED = re.compile(r"\b(?:as|in)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
+FRACTION_ASKED = re.compile(r"\b(?:as|in|to|into)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
 FORM_ASKED = re.compile(r"\b(?:improper|mixed) (?:fraction|number)|\bscientific notation", re.I)
 SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b|common fraction)", re.I)
 

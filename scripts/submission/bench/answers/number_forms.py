@@ -133,7 +133,8 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NAMED = {name: i for i, name in enumerate(DIGIT_WORDS + TEENS)}
 NAMED |= {name: 10 * i for i, name in enumerate(TENS, 2)}
 PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
-PARTS |= {"tenth": 10, "hundredth": 100, "thousandth": 1000}
+PARTS |= {"seventh": 7, "ninth": 9, "twelfth": 12, "twentieth": 20, "fiftieth": 50, "tenth": 10}
+PARTS |= {"hundredth": 100, "thousandth": 1000}
 NUMBER_WORDS = frozenset(NAMED) | frozenset(MULTIPLIERS) - {"k", "m", "b"} | frozenset(PARTS)
 NUMBER_WORDS |= {f"{word}s" for word in NUMBER_WORDS}
 

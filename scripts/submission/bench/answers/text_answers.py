@@ -36,6 +36,7 @@ def normalise(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
+    text = re.sub(r"(?<=\d) (?=°)", "", text)
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
     text = re.sub(r"^\s*[(\[{](.*)[)\]}]\s*$", r"\1", text.replace("&", " and ").strip())
     return re.sub(r"^(?:the|an?) (?=[^\W\d_])", "", " ".join(text.split()))
@@ -45,7 +46,7 @@ def normalise(text: str) -> str:
 
 
 BETWEEN = re.compile(
-    r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)[<+](?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
+    r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)[<>+](?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
 )
 MARK = re.compile(r"(?:^|(?<=\s))(?:[-*•]|\(?\d{1,2}[.)])\s+(?=\S)")
 ORDER = re.compile(
@@ -61,7 +62,9 @@ def items(text: str) -> list[str]:
     >>> items("First the dog, then the cat"), items("1) dog 2) cat"), items("a -> b and c")
     (['dog', 'cat'], ['dog', 'cat'], ['a', 'b', 'c'])
     """
-    text = re.sub(r"^first(?:ly)?,?\s", "", text.strip(" ()[]{}."), flags=re.IGNORECASE)
+    text = re.sub(
+        r"^first(?:ly)?,?\s|\sfirst(?=,)", "", text.strip(" ()[]{}."), flags=re.IGNORECASE
+    )
     if len(MARK.findall(text)) > 1:
         text = MARK.sub(",", text)
     return [item for part in BETWEEN.split(text) if (item := normalise(part))]
@@ -74,6 +77,8 @@ def same_items(gold: str, claim: str, question: str) -> bool:
     (True, False)
     """
     wanted, said, asked = items(gold), items(claim), question.lower()
+    if "<" in gold or ">" in gold or re.search(r"\d ?>", claim):
+        return False  # "x > 3" is no list, and 1 > 2 > 3 is wrong
     free = LISTED.search(asked) and (not ORDER.search(asked) or "any order" in asked)
     return wanted == said or bool(free and sorted(wanted) == sorted(said))
 
@@ -129,6 +134,8 @@ DOUBTS = HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but", "since", "u
 def same_moment(gold: str, claim: str, question: str) -> bool:
     """Do both texts name the same date or time, the claim in a form that the question has not?"""
     wanted, said = moment(gold), moment(claim)
+    if re.search(r"24[- ]hour", question) and re.search(r"\d ?[ap]\.?m", claim, re.I):
+        return False
     if not wanted or wanted[1].strip(" .") or not said or wanted[0] != said[0]:
         return False
     extra, again = set(words_of(said[1])) - set(words_of(question)), moment(question)
@@ -164,7 +171,8 @@ def split_reason(text: str) -> tuple[str, str]:
     (('a cat', 'because it purrs'), ('a cat because or a dog', ''))
     """
     match = re.search(
-        r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)|[,;] (?=(?:as|which (?:is|was))\s)",
+        r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)|[,;] (?=(?:as|which (?:is|was))\s)"
+        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
         text, re.IGNORECASE,
     )  # fmt: skip
     if match is None or HEDGES & set(words_of(text[match.end() :])):
@@ -226,7 +234,8 @@ def check_text(
     if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
-        if not re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2]):
+        explained = re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2])
+        if not explained and normalise(twice[1]) not in normalise(twice[2]):
             return {normalise(part) for part in twice.groups()} <= names
         head = twice[1]
     if matches(head):
