@@ -25,9 +25,10 @@ from submission.bench.answers.text_answers import check_text
 
 # Who takes an answer back, or talks to the one who grades, has given none.
 RETRACTED = re.compile(
-    r"\b(?:retract|withdraw|disregard|crossed|do not count|ignore (?:the|that|this|my)|forget (?:that|i|what)|kidding"
-    r"|joking|scratch that|never ?mind|take (?:that|it|this) back|second thoughts?|graders?|edit:"
-    r"|a (?:yes|no) (?:here|is|would)|equally my|both (?:are|could be) (?:possible|right))",
+    r"\b(?:retract|withdraw|disregard|crossed|do not count|ignore (?:the|that|this|my)|kidding"
+    r"|forget (?:that|i|what)|joking|scratch that|never ?mind|take (?:that|it|this) back"
+    r"|second thoughts?|graders?|edit:|a (?:yes|no) (?:here|is|would)|equally my"
+    r"|both (?:are|could be) (?:possible|right))",
     re.IGNORECASE,
 )
 

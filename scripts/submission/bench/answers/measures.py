@@ -155,7 +155,7 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
         return False
     if per and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
         return False  # hours per km
-    if claim.rest.startswith(" times") and "times" not in question:
+    if claim.rest.startswith(" times") and PERCENT_ASKED.search(question):
         return False
     measure, own = measure_of(claim), measure_of(gold)
     if measure is None or counts_another(claim, question):
