@@ -222,7 +222,7 @@ class Case:
         sft_steps = min(profile.sft.steps, int(hours["sft"] * 3600 / sft_step + 0.5))
         # What the notebook keeps back for the end; one evaluation is among those above already.
         kept_back = 1.5 * (2 * self.evaluation + self.assumed["save"]) - self.evaluation
-        kept_back += grpo.SPARE_STEPS * self.grpo["step"]
+        kept_back += self.grpo["step"] + min(grpo.SPARE_SECONDS, 9 * self.grpo["step"])
         kept_back += profile.closing_seconds + profile.upload_seconds
         update = self.grpo["step"] + self.saving(self.grpo["step"], settings.save_every)
         steps = min(settings.steps, int(((left - hours["sft"]) * 3600 - kept_back) / update))

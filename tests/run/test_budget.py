@@ -112,12 +112,24 @@ def test_the_first_step_compiles_and_is_no_measure():
     assert pace.ended == "its time is up"
 
 
-def test_with_slack_a_step_ten_times_as_slow_still_ends_in_time():
+def test_with_spare_seconds_a_step_ten_times_as_slow_still_ends_in_time():
     for slow in range(3, 90):
         seconds = [1.0] * 100
         seconds[slow] = 10.0
-        _, _, _, end = pace_of(seconds, steps=100, limit=60.0, slack=10.0)
+        _, _, _, end = pace_of(seconds, steps=100, limit=60.0, spare=100.0)
         assert end <= 60.0
+
+
+@pytest.mark.parametrize("minutes", [40, 60, 120])
+@pytest.mark.parametrize("first", [140.0, 400.0])
+def test_a_stage_of_long_steps_uses_its_time_and_ends_at_a_low_rate(minutes, first):
+    limit = 60.0 * minutes
+    seconds = [first] + [140.0 + 5 * (i % 3) for i in range(99)]
+    pace, progress, planned, end = pace_of(seconds, steps=60, limit=limit, spare=100.0)
+    assert pace.by_time
+    assert 0.9 * limit <= end <= limit
+    assert progress[-1] > 0.9
+    assert abs(planned[-1] - len(progress)) <= 1
 
 
 def test_no_step_is_begun_without_time():
@@ -175,7 +187,7 @@ def test_nine_hours_never_end_late_and_use_97_percent(seed):
     stage(deadline.before(2 * evaluation).share(0.3), 900, rng.choice((2.5, 12.0)))
     save, evaluation = lasts(8), lasts(100)
     limit = deadline.before(1.5 * (evaluation + save))
-    pace = stage(limit, 4000, rng.choice((15.0, 22.0, 40.0)), slack=10.0)
+    pace = stage(limit, 4000, rng.choice((15.0, 22.0, 40.0)), spare=100.0)
     assert pace.by_time
     lasts(save)
     evaluation = lasts(evaluation)

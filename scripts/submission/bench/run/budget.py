@@ -96,13 +96,14 @@ class Pace:
     """Which steps a stage makes, and how far it is with them.
 
     A step that would not end in time is not begun. It is taken to last as long as the longest of
-    the last ones, and, where `slack` is given, that many times the typical one: what comes after
-    the last stage cannot wait. The first step after a start compiles and is no measure, and
-    what is typical, the median, is not known before the third; until then a step is taken to last
-    `first` seconds.
+    the last ones, and, where `spare` is given, that many seconds more than the typical one: what
+    comes after the last stage cannot wait. Of short steps nine more are spare enough; and if one
+    has been seen to last longer than typical, twice that is kept. The first step after a start
+    compiles and is no measure, and what is typical, the median, is not known before two others;
+    until then a step is taken to last `first` seconds.
     """
 
-    RECENT, FEWEST = 20, 3
+    RECENT, FEWEST = 20, 2
 
     def __init__(
         self,
@@ -111,12 +112,12 @@ class Pace:
         *,
         start: int = 0,
         first: float = 0.0,
-        slack: float = 1.0,
+        spare: float = 0.0,
         told_to_stop: Callable[[], bool] = lambda: False,
         state: Mapping[str, Any] | None = None,
     ) -> None:
         """Steps `start` to `steps` (counted from 0) under a deadline; `state` is from a save."""
-        self.limit, self.deadline, self.start, self.slack = steps, deadline, start, slack
+        self.limit, self.deadline, self.start, self.spare = steps, deadline, start, spare
         self.first, self.told_to_stop = first, told_to_stop
         self.progress = 0.0  # of the step under way: 0 at the first, 1 at the last
         self.planned = steps  # how many steps there will be
@@ -132,14 +133,16 @@ class Pace:
     def steps(self) -> Iterator[int]:
         """The numbers of the steps, counted from 0, for as long as the next one fits."""
         recent: collections.deque[float] = collections.deque(maxlen=self.RECENT)
-        needed, before = self.first, None
+        needed, before, worst = self.first, None, 0.0
         for made, step in enumerate(range(self.start, self.limit)):
             left = self.deadline.left
             if before is not None and made != 1:
                 recent.append(max(0.0, before - left))
                 if len(recent) >= self.FEWEST:
                     self.typical = statistics.median(recent)
-                needed = max(max(recent), self.slack * self.typical)
+                    worst = max(worst, recent[-1] - self.typical)
+                spare = max(min(self.spare, 9 * self.typical), 2 * worst) if self.spare else 0.0
+                needed = max(max(recent), self.typical + spare)
             if self.told_to_stop():
                 self.ended = self.ended or "it was told to stop"
                 return

@@ -94,7 +94,7 @@ class Stage:
         keep: int,
         always: tuple[int, ...] = (),
         updates_per_step: int = 1,
-        slack: float = 1.0,
+        spare: float = 0.0,
         state: Callable[[], dict[str, Any]] = dict,
         signs: Callable[[list[dict[str, Any]]], tuple[list[str], bool]] = no_signs,
         score: Callable[[list[dict[str, Any]]], tuple[float, float] | None] = no_score,
@@ -111,14 +111,14 @@ class Stage:
           keep: how many of the last steps stay on the disk.
           always: steps that stay as well.
           updates_per_step: of the trainer.
-          slack: how many typical steps have to fit into the time left.
+          spare: seconds that a step may last beyond a typical one and still end in time.
           state: gives the stage's own state, for a save.
           signs: what is wrong with the last lines of the log, and whether it is past a limit.
           score: how good the policy is by the last lines of the log, and the standard error.
         """
         self.session, self.profile = session, session.run.profile
         self.name, self.settings = name, settings
-        self.deadline, self.shown, self.slack, self.state = deadline, shown, slack, state
+        self.deadline, self.shown, self.spare, self.state = deadline, shown, spare, state
         self.keep, self.always, self.updates_per_step = keep, always, updates_per_step
         self.saves = session.folder.checkpoints / subfolder
         self.restored: dict[str, Any] = {}  # the stage's own state, from the save it goes on from
@@ -141,7 +141,7 @@ class Stage:
             self.deadline,
             start=start,
             first=FIRST_STEP * self.session.first_step_seconds,
-            slack=self.slack,
+            spare=self.spare,
             told_to_stop=lambda: bool(self.session.stop) or self.lost,
             state=facts["pace"] if start else None,
         )
