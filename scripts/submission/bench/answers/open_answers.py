@@ -1,33 +1,34 @@
 """How good is an open answer?
 
-A story, a list of ideas or a summary has no gold answer to match. What can be measured
-without a judge is whether the text does what texts of its kind do: it is about the question,
-it is prose, it says many different things, it has a natural length, it does not repeat or
-copy, and its trace leads to it. None of this is quality. It separates an honest attempt from
-no attempt, and a developed answer from a thin one, and that is all it is used for. It reads
-words, not meaning: false facts told fluently, or a good answer to another question that shares
-its words, pass. Only a judge that understands could refuse those.
+A story, a list of ideas or a summary has no gold answer to match. What can be measured without a
+judge is whether the text does what texts of its kind do: it is about the question, it is prose, it
+says many different things, it has a natural length, it does not repeat or copy. With a small model
+that reads meaning (`meaning.py`) the score also sees how near the answer is to the question and to
+the reference; without it, it counts shared words. Nothing in a trace makes an answer relevant.
 
-What counts is what is **kept**: sentences that are English sentences, that are linked to the
-question, and that do not say again what has been said. Padding that is none of these adds
-nothing, and lowers the share that is kept. Then there are two kinds of parts, each from 0 to 1.
 **Guards** are what no good answer lacks; they multiply, so that one of them at 0 leaves nothing,
 whatever the others say. **Merits** are what a better answer has more of; they are averaged. The
-quality of the trace is a factor of its own. "Good answers" below are those of
-`tests/open_pairs.jsonl`, 64 at first.
+quality of the trace is a factor of its own. All are from 0 to 1.
 
 | part | kind | pays for |
 |---|---|---|
-| `on_topic` | guard | speaks of what the question speaks of |
-| `kept` | guard | the share of words in sentences that are kept |
+| `on_topic` | guard | speaks of what the question or the reference speaks of |
+| `kept` | guard | the share of words in sound sentences that say something new |
 | `own_words` | guard | is not copied from the question |
 | `fresh` | guard | does not repeat itself, word for word or in its frames |
 | `does_it` | guard | is the thing asked for, not talk about it |
+| `holds` | guard | a summary's numbers and denials are those of its document |
+| `only_here` | guard | is not what is said to other prompts of the batch |
 | `honest_trace` | guard | the trace is a text of its own, no copy and not endless |
 | `trace` | factor, 1/2 to 1 | it is about the question, names things, leads to the answer |
 | `length` | merit | the length that is natural for the kind of text, or that was asked for |
 | `specific` | merit | how many different, specific words; short text has few |
-| `agreement` | merit | shares the reference's words, where there is a reference |
+| `agreement` | merit | is near the reference, where there is one |
+
+Where the reference is a fact of a few words, the answer is scored by whether it **names** it.
+
+It separates an honest attempt from no attempt, and a developed answer from a thin one. It does not
+know what is true: a false explanation in the words of a right one passes.
 """
 
 import collections
@@ -35,6 +36,10 @@ import functools
 import itertools
 import math
 import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from submission.bench.answers.prompts import Completion, Example
 from submission.bench.answers.texts import (
@@ -48,6 +53,7 @@ from submission.bench.answers.texts import (
     keep,
     read_source_text,
     read_text,
+    stem,
 )
 
 
@@ -65,51 +71,108 @@ def ramp(value: float, nothing: float, everything: float) -> float:
     return clamp((value - nothing) / (everything - nothing))
 
 
-# **The guards.** What is *on topic* shares the question's topic words. A summary is on topic
-# when its words are those of the document; anything else, when it takes up enough of what the
-# question names.
+class Seen(NamedTuple):
+    """What only the batch and the model that reads meaning can tell of an answer."""
+
+    elsewhere: float = 0.0  # share of what it says that is said to other prompts as well
+    question: float = -1.0  # cosine; -1: nothing has read the meaning
+    reference: float = -1.0
+    generic: float = -1.0  # to prompts that any text of the kind would fit
+
+
+UNSEEN = Seen()
+GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Write a dialogue.")
+Encoder = Callable[[Sequence[str]], Any]  # texts to unit vectors
+
+
+def see_batch(
+    completions: Sequence[Completion], examples: Sequence[Example], encoder: Encoder | None = None
+) -> list[Seen]:
+    """What the whole batch tells of each answer.
+
+    What is said to one prompt is compared with what is said to the others: runs of four words,
+    and, with the encoder, how many of the other prompts the answer is nearer to than to its own.
+    """
+    said = collections.defaultdict(set)  # by run of words: the questions that it answers
+    quads = [read_text(completion.answer).quads for completion in completions]
+    for quads_here, example in zip(quads, examples, strict=True):
+        for quad in quads_here:
+            said[quad].add(example.question)
+    elsewhere = [sum(len(said[q]) > 1 for q in found) / max(12, len(found)) for found in quads]
+    if encoder is None or not examples:
+        return [Seen(share) for share in elsewhere]
+    questions = list(dict.fromkeys(example.question for example in examples))
+    own = [questions.index(example.question) for example in examples]
+    answers_ND, questions_QD, references_ND, generic_GD = (
+        encoder(texts)
+        for texts in (
+            [completion.answer for completion in completions],
+            questions,
+            [example.answer for example in examples],
+            GENERIC,
+        )
+    )
+    near_NQ = answers_ND @ questions_QD.T
+    to_own = near_NQ[range(len(own)), own]
+    to_others = (near_NQ > to_own[:, None] + 0.05).mean(1)
+    to_reference, to_generic = (answers_ND * references_ND).sum(1), answers_ND @ generic_GD.T
+    return [
+        Seen(max(share, ramp(others, 0.02, 0.2)), near, reference if e.answer else -1.0, generic)
+        for share, others, near, reference, generic, e in zip(
+            elsewhere, *map(np.ndarray.tolist, (to_others, to_own, to_reference)),
+            to_generic.max(1).tolist(), examples, strict=True,
+        )
+    ]  # fmt: skip
+
+
+# **The guards.** What is *on topic* is near the question or the reference in meaning. Without
+# the encoder it shares their topic words; a story or a poem need not, nor need a name.
 
 
 EDITING = frozenset("rewrite rephrase paraphrase correct edit proofread shorten translate".split())
-# Other words can mean the same: an answer that shares none is half on topic if its trace is.
-SEEN_IN_TRACE = 0.6
 
 
-def taken_up(text: Text, question: Text, vocabulary: Vocabulary) -> float:
-    """0 to 1: how much a text speaks of what the question names; a fifth of it is enough."""
-    # The words that a question repeats are what it is about; of a long one, a few are enough.
-    named = [word for word, _ in question.topic.most_common(12)]
+def taken_up(text: Text, source: Text, vocabulary: Vocabulary) -> float:
+    """0 to 1: how much a text speaks of what the source names; a fifth of it is enough."""
+    # The words that a source repeats are what it is about; of a long one, a few are enough.
+    named = [word for word, _ in source.topic.most_common(12)]
+    if not named:
+        return 0.0
     share = vocabulary.weight(set(named) & text.content) / vocabulary.weight(named)
     return ramp(share, 0.0, 0.2)
 
 
 def on_topic(
-    answer: Text, trace: Text, question: Text, domain: str, vocabulary: Vocabulary = PLAIN
+    answer: Text,
+    question: Text,
+    reference: Text,
+    domain: str,
+    vocabulary: Vocabulary = PLAIN,
+    seen: Seen = UNSEEN,
 ) -> float:
-    """0 to 1: takes up the question's topic, itself or by way of the trace.
-
-    A haiku about rain need not say "rain". Then the trace has to lead there: it speaks of rain,
-    and of what the answer speaks of.
+    """0 to 1: speaks of what the question or the reference speaks of.
 
     >>> question = read_text("Why does bread rise when yeast is added?")
-    >>> trace = read_text("It must be the gas.")
-    >>> on_topic(read_text("Yeast makes gas, which lifts the bread."), trace, question, "science")
+    >>> on_topic(read_text("Yeast makes gas, which lifts it."), question, read_text(""), "science")
     1.0
-    >>> on_topic(read_text("Owls hunt at night."), trace, question, "science")
+    >>> on_topic(read_text("Owls hunt at night."), question, read_text(""), "science")
     0.0
     """
+    shared = max(taken_up(answer, text, vocabulary) for text in (question, reference))
+    if seen.question > -1:
+        if domain == "creative":  # it is near to any prompt for a story, and shows, not tells
+            beyond = seen.question - seen.generic + 0.15 * shared
+            return max(ramp(beyond, -0.1, 0.1), ramp(seen.reference, 0.3, 0.6))
+        return ramp(max(seen.question, seen.reference), 0.15, 0.42)
+    if domain == "summarization":
+        covered = vocabulary.weight(answer.content & question.content)
+        return ramp(covered / max(1e-9, vocabulary.weight(answer.content)), 0.0, 0.3)
     if not question.topic:
         return 1.0
-    if not answer.topic:
-        return 0.0
-    if domain == "summarization":
-        shared = vocabulary.weight(answer.content & question.content)
-        return ramp(shared / vocabulary.weight(answer.content), 0.0, 0.3)
-    bridge = len(trace.content & (answer.content - question.content))
-    direct, seen = (taken_up(text, question, vocabulary) for text in (answer, trace))
-    if not EDITING.isdisjoint(question.words[:4]):
-        return direct
-    return max(direct, SEEN_IN_TRACE * seen, seen * ramp(bridge, 0, 2))
+    return max(shared, UNTOLD) if domain == "creative" or len(answer.words) < 8 else shared
+
+
+UNTOLD = 0.5  # for a text that shares no word and need not
 
 
 # A copy of the question is on topic and good prose. So a guard asks for *own words*: runs of
@@ -118,7 +181,7 @@ def on_topic(
 # what it sums up; and who is asked to rewrite a sentence may keep most of it.
 
 
-def own_words(answer: Text, question: Text, domain: str) -> float:
+def own_words(answer: Text, question: Text, domain: str, seen: Seen = UNSEEN) -> float:
     """0 to 1: is not copied from the question.
 
     >>> question = read_text("Write a short story about a lighthouse keeper and a lost whale.")
@@ -135,8 +198,10 @@ def own_words(answer: Text, question: Text, domain: str) -> float:
         return ramp(copied, 0.7, 0.25) * ramp(size, 1.8, 0.9)
     if not EDITING.isdisjoint(question.words[:4]):
         return ramp(copied, 1.0, 0.7)
-    own = len(answer.content - question.content) / max(1, len(answer.content | set("x")))
-    return ramp(copied, 0.6, 0.2) * ramp(own, 0.0, 0.3)
+    own = len(answer.content - question.content) / max(1, len(answer.content))
+    size = len(answer.words) / max(1, len(question.words))
+    said_again = ramp(seen.question, 0.93, 0.83) if size < 1.5 else 1.0
+    return ramp(copied, 0.6, 0.2) * ramp(own, 0.0, 0.3) * said_again
 
 
 DIGITS = frozenset("0123456789")
@@ -306,13 +371,41 @@ def specific(kept: Kept, question: Text, domain: str, band: tuple[int, int]) -> 
     return clamp(len(own) / max(4.0, SPECIFIC * band[0]))
 
 
-def agreement(answer: str, reference: str, vocabulary: Vocabulary = PLAIN) -> float:
-    """0 to 1: TF-IDF cosine to the reference, full at 0.45: nobody repeats it word for word.
+def agreement(
+    answer: str, reference: str, vocabulary: Vocabulary = PLAIN, seen: Seen = UNSEEN
+) -> float:
+    """0 to 1: near the reference in meaning; without the encoder, the TF-IDF cosine.
 
     >>> agreement("Air scatters blue light.", "Blue light is scattered by air.")
     1.0
     """
+    if seen.reference > -1:
+        return ramp(seen.reference, 0.3, 0.8)
     return ramp(cosine(vocabulary.weights(answer), vocabulary.weights(reference)), 0.0, 0.45)
+
+
+FACT = 8  # words of a reference that is a fact, at most
+HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
+
+
+def names(answer: Text, reference: Text, question: Text, seen: Seen = UNSEEN) -> float:
+    """0 to 1: names the fact that the reference names, and no other.
+
+    >>> question, reference = read_text("Which bird? An owl or a hen?"), read_text("The owl")
+    >>> [names(read_text(t), reference, question) for t in ("Owl.", "It is the owl.", "Hen")]
+    [1.0, 1.0, 0.0]
+    """
+    said, wanted, asked = (
+        {stem(word) for word in text.words if word not in SMALL_WORDS}
+        for text in (answer, reference, question)
+    )
+    found = said & wanted
+    recall = len(found) / max(1, len(wanted - asked or wanted))
+    extra = len(said - wanted - asked)
+    words = clamp(recall) * len(found) / max(1, len(found) + extra)
+    brief = ramp(len(answer.words), 6 * len(reference.words) + 30, 3 * len(reference.words) + 12)
+    sure = 0.1 if HEDGE.search(" ".join(answer.words)) else 1.0
+    return brief * sure * max(words, ramp(seen.reference, 0.5, 0.85))
 
 
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
@@ -334,41 +427,50 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     """
     kept = keep(trace, (), loose=True)
     about = len(kept.content & question.content) / max(1, min(3, len(question.content)))
-    leads = len(kept.content & (answer.content - question.content))
-    merits = 0.3 * clamp(about) + 0.3 * ramp(leads, 0, 3) + 0.4 * ramp(len(kept.content), 2, 12)
+    new = answer.content - question.content
+    leads = len(kept.content & new) / max(1, min(3, len(new)))
+    merits = 0.3 * clamp(about) + 0.3 * clamp(leads) + 0.4 * ramp(len(kept.content), 2, 12)
     return merits * ramp(kept.share, 0.3, 0.8) * fresh(trace) * not_copied(trace, answer, question)
 
 
 MERITS = {"length": 0.45, "specific": 0.55}  # and, with a reference, agreement
-AGREEMENT = {"creative": 0.0, "ideation": 0.0}  # one story of many; elsewhere:
-AGREEMENT_ELSEWHERE = 0.2
-GUARDS = ("on_topic", "kept", "own_words", "fresh", "does_it", "honest_trace")
+AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # one story of many; elsewhere:
+AGREEMENT_ELSEWHERE = 0.35
+GUARDS = (
+    *("on_topic", "kept", "own_words", "fresh", "does_it", "holds", "only_here", "honest_trace"),
+)
 WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
+BESIDE_FACT = 0.3  # what prose that does not name the fact can be worth
 
 
 def open_parts(
-    completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN
+    completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN, seen: Seen = UNSEEN
 ) -> dict[str, float]:
     """All parts of an open answer's score, by name, each 0 to 1."""
     answer, question = read_text(completion.answer), read_source_text(example.question)
-    trace = read_text(completion.reasoning)
-    band = natural_length(example.question, example.domain)
+    trace, reference = read_text(completion.reasoning), read_source_text(example.answer)
+    domain = example.domain
+    band = natural_length(example.question, domain)
     terse = band[0] <= 10
-    loose = terse or example.domain == "creative"
-    kept = keep(answer, question.content | trace.content, loose, terse)
+    loose = terse or domain == "creative" or seen.question > -1
+    kept = keep(answer, question.content | reference.content, loose, terse)
     parts = {
-        "on_topic": on_topic(answer, trace, question, example.domain, vocabulary),
+        "on_topic": on_topic(answer, question, reference, domain, vocabulary, seen),
         "kept": kept.share,
-        "own_words": own_words(answer, question, example.domain),
+        "own_words": own_words(answer, question, domain, seen),
         "fresh": fresh(answer),
-        "does_it": does_it(completion.answer, example.question, example.domain),
+        "does_it": does_it(completion.answer, example.question, domain),
+        "holds": 1.0,
+        "only_here": ramp(seen.elsewhere, 0.6, 0.2),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
         "length": natural(kept.words, band) * ramp(len(answer.words), 2.5 * band[1], 1.5 * band[1]),
-        "specific": specific(kept, question, example.domain, band),
+        "specific": specific(kept, question, domain, band),
     }
     if example.answer:
-        parts["agreement"] = agreement(completion.answer, example.answer, vocabulary)
+        parts["agreement"] = agreement(completion.answer, example.answer, vocabulary, seen)
+        if len(reference.words) <= FACT and domain not in AGREEMENT:
+            parts["names"] = names(answer, reference, question, seen)
     return parts
 
 
@@ -376,6 +478,7 @@ def open_score(
     completion: Completion,
     example: Example,
     vocabulary: Vocabulary = PLAIN,
+    seen: Seen = UNSEEN,
     with_trace: bool = True,
 ) -> float:
     """0 to 1: the guards' product, times the mean of the merits; 0 out of format.
@@ -385,15 +488,17 @@ def open_score(
     """
     if not completion.in_format:
         return 0.0
-    parts = open_parts(completion, example, vocabulary)
+    parts = open_parts(completion, example, vocabulary, seen)
     if not with_trace:
         parts |= {"trace": 1.0, "honest_trace": 1.0}
-    guards = math.prod(parts[name] for name in GUARDS)
     merits = sum(weight * parts[name] for name, weight in MERITS.items())
     if "agreement" in parts:
         share = AGREEMENT.get(example.domain, AGREEMENT_ELSEWHERE)
         merits = (1 - share) * merits + share * parts["agreement"]
-    return guards * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"]) * merits
+    worth = merits * math.prod(parts[name] for name in GUARDS)
+    if "names" in parts:
+        worth = max(BESIDE_FACT * worth, parts["names"] * parts["honest_trace"])
+    return worth * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"])
 
 
 # An honest answer, and four that are none: the question again, its words as a list, a text that

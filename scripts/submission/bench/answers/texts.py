@@ -27,79 +27,84 @@ SMALL_WORDS = frozenset(
     "were what whatever when whenever where wherever whether which while who whoever whom whose "
     "why will with within without would yet you your yours yourself".split()
 )
-COMMON_WORDS = frozenset(
-    "able accordingly account act actually add addition additional additionally again ago almost "
-    "along already always amazed amazing another answer anybody appear approach approaches "
-    "appropriate appropriately area arise arises ask asked asking asks aspect aspects available "
-    "back background bad based basic basically beautiful beautifully become began begin believe "
-    "believed beneficial benefit benefits best better big brilliant bring bunch call called came "
-    "captured careful carefully case categories category cause causes certain certainly challenge "
-    "challenges change characteristic characteristics check checked choose circumstance "
-    "circumstances clear clearly climax come common commonly compare compared complete completely "
-    "component components concept concepts conclusion consequently consider considered "
-    "considering context contexts conversely convincing correct countless course create creative "
-    "creativity crucial day deep deeply definitely definition depend depends describe describes "
-    "detail detailed details development different difficult dimension dimensions discover "
-    "discuss discussed discussing diverse dynamic easy effective element elements end ending "
-    "enough especially essence essential essentially etc everybody everyone everything evocative "
-    "exactly example examples excellent explain explained explanation explanations explore "
-    "explored exploring extraordinary extremely facet facets fact factor factors fair fairly "
-    "fantastic fascinating feature features feel felt field final finally find first follow "
-    "following form found framework frequently full fully fundamental funny furthermore general "
-    "generally get give given gladly go goal goals goes going gone good got grade graded great "
-    "greatly group happen happened hard hardly help helpful hence high highly hold holistic hope "
-    "huge idea ideas impact impacts important importantly improve include included including "
-    "increasingly incredible indeed individual individually influence influences information "
-    "insight insights inspiration inspiring instead interesting introduce introduces introduction "
-    "involve involved involves involving issue issues it journey keep key kind kinds knew know "
-    "known landscape large last later lead leads least left length level life likewise line list "
-    "literally little long look looked looking looks lot made main mainly make makes making "
-    "manner many matter matters mean meaningful means mention merely method moreover move "
-    "multiple myriad mysterious nature necessary need needed nevertheless new next nice nicely "
-    "nobody nonetheless nothing notion number numerous obviously occur occurring occurs often ok "
-    "okay opportunities opportunity opposite option options order original others overall "
-    "overview paragraph paragraphs part particular parts people perfect person perspective "
-    "perspectives phenomenon place play playing plays please plenty point points possible "
-    "potential power previous probably problem process properly provide purpose purposes put "
-    "quality question quickly read reader readers ready real really realm reason reasoning regard "
-    "relate related relevance relevant remarkable resolve resolved respect response result "
-    "results right role roles said saw say says score scores second see seem seemed seen sense "
-    "set several show shown side sides significance significant similar similarly simple simply "
-    "situation small solution solutions something sometimes soon sort sorts start started step "
-    "steps story strategies strategy strong stunning style subject such suggest suggestion "
-    "suggestions summary sure surprise surprised take taken taking talk tapestry task tell term "
-    "testament text therefore thing things think third thought time timeless times today token "
-    "told topic topics totally touching toward trait traits tried true truly try turn two type "
-    "types typically ultimately understand understanding understood unforgettable unique use used "
-    "useful using usual usually valuable value variety various view vital vivid wait want wanted "
-    "way ways well went whole wide wise wonder wonderful word words work world write writing "
-    "written wrong year years yes".split()
+COMMON_WORDS = (
+    "able accordingly account act actually add addition again ago almost along already always "
+    "amazed another answer anybody appear approach appropriate area arise ask aspect available "
+    "back background bad based basic basically beautiful become began begin believe beneficial "
+    "benefit best better big brilliant bring bunch call came captured careful case category cause "
+    "certain challenge change characteristic check choose circumstance clear climax come common "
+    "compare complete component concept conclusion consequently consider context conversely "
+    "convincing correct countless course create creative crucial day deep definitely depend "
+    "describe detail development different difficult dimension discover discuss discussed diverse "
+    "dynamic easy effective element end enough especially essence essential etc everybody "
+    "everyone everything evocative exactly example excellent explain explanation explore "
+    "extraordinary extremely facet fact factor fair fantastic fascinating feature feel felt field "
+    "final find first follow form found framework frequently full fully fundamental funny "
+    "furthermore general get give given gladly go goal goes going gone good got grade great group "
+    "happen hard help helpful hence high hold holistic hope huge idea impact important improve "
+    "include increasingly incredible indeed individual influence information insight inspiration "
+    "inspiring instead interesting introduce involve issue it journey keep key kind knew know "
+    "known landscape large last later lead least left length level life likewise line list "
+    "literally little long look lot made main make manner many matter mean meaningful mention "
+    "merely method moreover move multiple myriad mysterious nature necessary need nevertheless "
+    "new next nice nobody nonetheless nothing notion number numerous obviously occur occurring "
+    "often ok okay opportunity opposite option order original others overall overview paragraph "
+    "part particular people perfect person perspective phenomenon place play please plenty point "
+    "possible potential power previous probably problem process properly provide purpose put "
+    "quality question quickly read reader ready real realm reason regard relate relevant "
+    "remarkable resolve respect response result right role said saw say score second see seem "
+    "seen sense set several show shown side significant similar simple simply situation small "
+    "solution something sometimes soon sort start step story strategy strong stunning style "
+    "subject such suggest summary sure surprise take taken talk tapestry task tell term testament "
+    "text therefore thing think third thought time timeless today token told topic totally "
+    "touching toward trait tried true try turn two type typically ultimately understand "
+    "unforgettable unique use used useful using usual valuable value variety various view vital "
+    "vivid wait want way well went whole wide wise wonder wonderful word work world write written "
+    "wrong year yes"
 )
 HESITATIONS = frozenset("uh um er eh ah oh hmm wow wait".split())
 PRONOUNS = frozenset(
     "he she it they him her them his hers its their this that these those who i you we me us my "
     "your our there one here".split()
 )
-DETERMINERS = frozenset("the a an my your his her its our their every".split())
-SUBJECTS = frozenset("i you he she it we they".split())
-AUXILIARIES = frozenset("is are was were been am has does did would could should".split())
-JOINERS = frozenset("and or but because so although".split())
-PREPOSITIONS = frozenset("of at with from into between during without".split())
-# Two words that do not follow each other in an English sentence; a few are rare, not wrong.
+# Two words that do not follow each other in an English sentence; in 5,000 real answers they are
+# one pair in five hundred, in shuffled ones one in fourteen.
 CLASH = (
-    (DETERMINERS - {"her"}, PREPOSITIONS | JOINERS | AUXILIARIES | SUBJECTS | {"the", "a", "an"}),
-    (DETERMINERS - {"her"}, frozenset("in on to by for about".split())),
-    (frozenset("in on to by for with at from".split()), frozenset({"of"})),
-    (frozenset("of with at into".split()), frozenset("in on with from into by for".split())),
-    (frozenset("has have had".split()), frozenset("is are was were has of and or".split())),
-    (PREPOSITIONS, (JOINERS - {"so"}) | AUXILIARIES | {"i", "he", "she", "we", "they"}),
-    (JOINERS - {"so"}, JOINERS - {"so", "because", "although"}),
-    (frozenset({"i"}), frozenset("is are has does".split())),
-    (frozenset("you we they".split()), frozenset("is was has does am".split())),
-    (frozenset("he she it".split()), frozenset("are were am".split())),
+    (
+        "the a an my your his its our their every",
+        "of at with from into between during without in on to by about and or but because although "
+        "if when than is are was were am be been has have had i you he she we they the a an my your "
+        "his its our their every this that these those there which it does did would could should "
+        "as also where them him each such",
+    ),
+    (
+        "of to in on at by for from with into about between during without",
+        "is are was were am can could would should will must and or but because although while of "
+        "i he she we they does did also has had",
+    ),
+    ("of in on at by for from with into about between without", "be have"),
+    ("of in on at by for with into from", "to at by on for with from"),
+    ("to", "to for from with at been"),
+    ("is are was were am be been", "is are was were am has have will would could should of"),
+    ("has have had", "is are was were has of and or"),
+    (
+        "can could would should will might must",
+        "is are was were am of to in on at for from with into and or has had the a an my their "
+        "can could would should will might must",
+    ),
+    ("i he she we they", "the a an of"),
+    ("he she it you we they", "am"),
+    ("he she it i", "are were"),
+    ("i you we they", "is has does"),
+    ("and or but", "and or but of"),
+    ("if when while than", "of and or but is are was"),
+    ("more most very such each other some", "the"),
+    ("most very too", "in and is are"),
 )
-CLASHES = frozenset((left, right) for lefts, rights in CLASH for left in lefts for right in rights)
-NEVER_LAST = (DETERMINERS - {"her", "his", "its"}) | {"and", "or", "but", "because"}
+CLASHES = frozenset(
+    (left, right) for lefts, rights in CLASH for left in lefts.split() for right in rights.split()
+)
+NEVER_LAST = frozenset("the a an my your our every and or but because".split())
 SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
 # Words, ends of sentences, and the marks of list items.
@@ -120,15 +125,17 @@ def stem(word: str) -> str:
     return (word[:-1] if len(word) > 3 and word[-1] == "e" else word)[:7]
 
 
+COMMON_STEMS = frozenset(map(stem, COMMON_WORDS.split()))
+
+
 def topic_stem(word: str) -> str:
     """The stem of a topic word; empty for a small, a common or a very short one.
 
     >>> topic_stem("rains"), topic_stem("because"), topic_stem("important")
     ('rain', '', '')
     """
-    if len(word) < 3 or word in SMALL_WORDS or word in COMMON_WORDS:
-        return ""
-    return stem(word)
+    found = stem(word)
+    return "" if len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS else found
 
 
 class Stems(dict):
@@ -161,7 +168,7 @@ def is_sentence(words: Sequence[str]) -> bool:
     if 4 * sum(word in HESITATIONS for word in words) > len(words):
         return False
     if len(words) < 5:
-        return any(word in SMALL_WORDS or word in COMMON_WORDS for word in words)
+        return any(not TOPIC_STEMS[word] for word in words)
     kinds = "".join(["s" if word in SMALL_WORDS else "t" for word in words])
     if not 0.15 <= kinds.count("s") / len(words) <= 0.8 or words[-1] in NEVER_LAST:
         return False
