@@ -46,6 +46,7 @@ from submission.bench.answers.texts import (
     LONGEST_TEXT,
     PLAIN,
     SMALL_WORDS,
+    TOPIC_STEMS,
     Kept,
     Text,
     Vocabulary,
@@ -80,7 +81,7 @@ class Seen(NamedTuple):
     generic: float = -1.0  # to prompts that any text of the kind would fit
 
 
-UNSEEN = Seen()
+UNSEEN, NO_TEXT = Seen(), read_text("")
 GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Write a dialogue.")
 Encoder = Callable[[Sequence[str]], Any]  # texts to unit vectors
 
@@ -163,7 +164,8 @@ def on_topic(
         if domain == "creative":  # it is near to any prompt for a story, and shows, not tells
             beyond = seen.question - seen.generic + 0.15 * shared
             return max(ramp(beyond, -0.1, 0.1), ramp(seen.reference, 0.3, 0.6))
-        return ramp(max(seen.question, seen.reference), 0.15, 0.42)
+        nearest = max(seen.question, seen.reference) + 0.1 * shared
+        return ramp(nearest, *(NEAR if len(answer.words) >= 8 else NEAR_IN_SHORT))
     if domain == "summarization":
         covered = vocabulary.weight(answer.content & question.content)
         return ramp(covered / max(1e-9, vocabulary.weight(answer.content)), 0.0, 0.3)
@@ -172,6 +174,7 @@ def on_topic(
     return max(shared, UNTOLD) if domain == "creative" or len(answer.words) < 8 else shared
 
 
+NEAR, NEAR_IN_SHORT = (0.25, 0.6), (0.05, 0.4)
 UNTOLD = 0.5  # for a text that shares no word and need not
 
 
@@ -181,8 +184,20 @@ UNTOLD = 0.5  # for a text that shares no word and need not
 # what it sums up; and who is asked to rewrite a sentence may keep most of it.
 
 
-def own_words(answer: Text, question: Text, domain: str, seen: Seen = UNSEEN) -> float:
-    """0 to 1: is not copied from the question.
+CHOICE = re.compile(
+    r"\b(?:which|classify|categori[sz]e|identify|choose|select|sort|or)\b|^(?:is|are|was|were|do|does"
+    r"|did|can|has|have|will)\b"
+)
+
+
+def own_words(
+    answer: Text,
+    question: Text,
+    domain: str,
+    reference: Text = NO_TEXT,
+    seen: Seen = UNSEEN,
+) -> float:
+    """0 to 1: is not copied from the question; no more than the reference is, if there is one.
 
     >>> question = read_text("Write a short story about a lighthouse keeper and a lost whale.")
     >>> own_words(question, question, "creative")
@@ -193,15 +208,21 @@ def own_words(answer: Text, question: Text, domain: str, seen: Seen = UNSEEN) ->
     if not answer.words:
         return 0.0
     copied = len(answer.quads & question.quads) / max(1, len(answer.quads))
+    size = len(answer.words) / max(1, len(question.words))
     if domain == "summarization":
-        size = len(answer.words) / max(1, len(question.words))
         return ramp(copied, 0.7, 0.25) * ramp(size, 1.8, 0.9)
     if not EDITING.isdisjoint(question.words[:4]):
         return ramp(copied, 1.0, 0.7)
-    own = len(answer.content - question.content) / max(1, len(answer.content))
-    size = len(answer.words) / max(1, len(question.words))
-    said_again = ramp(seen.question, 0.93, 0.83) if size < 1.5 else 1.0
-    return ramp(copied, 0.6, 0.2) * ramp(own, 0.0, 0.3) * said_again
+    own, needed = (
+        len(text.content - question.content) / max(1, len(text.content))
+        for text in (answer, reference)
+    )
+    needed = 0.3 if not reference.words else min(0.3, needed)
+    if CHOICE.search(" ".join(question.words)):
+        needed = 0.0
+    new = ramp(own, 0.0, needed) if needed else float(not answer.content == question.content)
+    said_again = ramp(seen.question, 0.93, 0.83) if size < 1.5 and needed else 1.0
+    return ramp(copied, 0.6, 0.2) * new * said_again
 
 
 DIGITS = frozenset("0123456789")
@@ -223,6 +244,7 @@ def fresh(answer: Text) -> float:
     masked = [word if word in SMALL_WORDS else "*" for word in words]
     loudest = max(answer.topic.values(), default=0) / max(8, len(words))
     score = ramp(loudest, 0.4, 0.2)  # one word over and over
+    score *= ramp(answer.clashes, 0.06, 0.025)  # words in no order
     if (named := answer.topic.total()) > 12:
         # A few words over and over: of 114 good answers, none names less than 0.68 new ones.
         score *= ramp(len(answer.topic) / named, 0.3, 0.5)
@@ -299,6 +321,52 @@ def does_it(text: str, question: str, domain: str) -> float:
     return ramp(share, 0.06, 0.02) * 0.5 ** (gaps + talk) if gaps + talk < 4 else 0.0
 
 
+# A summary may not say what its document does not. What can be checked: a number stands near the
+# words that it stands near there, and nothing is denied that is not denied there.
+
+
+DENIALS = frozenset("no not never cannot nobody none nothing neither nor without".split())
+
+
+def denies(words: Sequence[str]) -> bool:
+    """Is there a denial in the sentence?"""
+    return any(word in DENIALS or word.endswith("n't") for word in words)
+
+
+def numbers_in_place(text: Text) -> list[tuple[str, set[str]]]:
+    """Each number of a text, with the topic words that stand up to three words away."""
+    words = text.words
+    return [
+        (word.replace(",", ""), {TOPIC_STEMS[w] for w in words[max(0, i - 3) : i + 4]} - {"", word})
+        for i, word in enumerate(words)
+        if word[0] in DIGITS
+    ]
+
+
+def holds(answer: Text, document: Text) -> float:
+    """0 to 1: the numbers and denials of a summary are those of the document.
+
+    >>> document = read_text("It cost 40 pounds and 12 men did not come. All 7 dogs came.")
+    >>> holds(read_text("12 men did not come, and it cost 40 pounds."), document)
+    1.0
+    >>> holds(read_text("40 men did not come, and it cost 12 pounds to 90 dogs."), document)
+    0.0
+    """
+    said, there = numbers_in_place(answer), numbers_in_place(document)
+    wrong = 0
+    for number, near in said:
+        own = max((len(near & other) for n, other in there if n == number), default=-1)
+        wrong += own < max((len(near & other) for n, other in there if n != number), default=0)
+    score = ramp(wrong / max(3, len(said)), 0.6, 0.25)
+    turned = compared = 0
+    for sentence in answer.sentences:
+        source = max(document.sentences, key=lambda s: len(s.topic & sentence.topic), default=None)
+        if source and len(source.topic & sentence.topic) > 1:
+            compared += 1
+            turned += denies(source.words) != denies(sentence.words)
+    return score * ramp(turned / max(3, compared), 0.7, 0.35)
+
+
 # **The merits.** The natural length is a band of words by domain, unless the question asks
 # for another: a haiku is not a story.
 
@@ -319,7 +387,15 @@ ASKED = (
     (r"\b(?:three|four|3|4)[- ](?:line|sentence)s?\b", (20, 90)),
     (r"\b(?:short|brief|briefly|small|quick)\b", (25, 200)),
 )
-ASKED_WORDS = re.compile(r"\b(\d{1,4})(?:[- ]to[- ]\d+)?[- ]words?\b")
+ASKED_WORDS = re.compile(r"\b(\d{1,4}|one|two|three|four|five|six|ten)(?:[- ]to[- ]\d+)?[- ]words?\b")
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10}
+
+
+ASKS_FACT = re.compile(
+    r"(?:who|whom|whose|when|where|which|name|identify|classify|tell me (?:who|which|whether)"
+    r"|what (?:is|are|was|were) the|what's the|in (?:which|what)|how (?:many|much|old|far|long|tall)"
+    r"|is|are|was|were|do|does|did|can|has|have)\b"
+)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -333,8 +409,10 @@ def natural_length(question: str, domain: str) -> tuple[int, int]:
     """
     request = question[:200].lower() + " … " + question[-200:].lower()
     if match := ASKED_WORDS.search(request):
-        words = int(match[1])
+        words = NUMBERS.get(match[1]) or int(match[1])
         return round(0.7 * words), round(1.3 * words)
+    if domain not in AGREEMENT and domain != "summarization" and ASKS_FACT.match(question.lower()):
+        return 1, 80
     if domain != "summarization":
         for pattern, band in ASKED:
             if re.search(pattern, request):
@@ -368,7 +446,7 @@ def specific(kept: Kept, question: Text, domain: str, band: tuple[int, int]) -> 
     """
     of_summary = domain == "summarization"
     own = kept.content & question.content if of_summary else kept.content - question.content
-    return clamp(len(own) / max(4.0, SPECIFIC * band[0]))
+    return clamp(len(own) / max(min(4.0, band[0]), SPECIFIC * band[0]))
 
 
 def agreement(
@@ -404,8 +482,8 @@ def names(answer: Text, reference: Text, question: Text, seen: Seen = UNSEEN) ->
     extra = len(said - wanted - asked)
     words = clamp(recall) * len(found) / max(1, len(found) + extra)
     brief = ramp(len(answer.words), 6 * len(reference.words) + 30, 3 * len(reference.words) + 12)
-    sure = 0.1 if HEDGE.search(" ".join(answer.words)) else 1.0
-    return brief * sure * max(words, ramp(seen.reference, 0.5, 0.85))
+    copied = said <= asked and 2 * len(said) > len(asked)
+    return 0.0 if copied else brief * max(words, ramp(seen.reference, 0.5, 0.85))
 
 
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
@@ -433,13 +511,16 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     return merits * ramp(kept.share, 0.3, 0.8) * fresh(trace) * not_copied(trace, answer, question)
 
 
+ADDS, ADDS_SHARE = (0.85, 0.5), 0.25
 MERITS = {"length": 0.45, "specific": 0.55}  # and, with a reference, agreement
 AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # one story of many; elsewhere:
 AGREEMENT_ELSEWHERE = 0.35
 GUARDS = (
-    *("on_topic", "kept", "own_words", "fresh", "does_it", "holds", "only_here", "honest_trace"),
+    *("on_topic", "kept", "own_words", "fresh", "does_it", "holds", "only_here", "brief"),
+    "honest_trace",
 )
 WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
+HEDGED = 0.05  # of what names a fact, or another
 BESIDE_FACT = 0.3  # what prose that does not name the fact can be worth
 
 
@@ -454,19 +535,23 @@ def open_parts(
     terse = band[0] <= 10
     loose = terse or domain == "creative" or seen.question > -1
     kept = keep(answer, question.content | reference.content, loose, terse)
+    usual = keep(reference, (), loose=True, terse=terse).share if reference.words else 1.0
     parts = {
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, seen),
-        "kept": kept.share,
-        "own_words": own_words(answer, question, domain, seen),
+        "kept": clamp(kept.share / max(0.1, usual)),  # a reference may be a list of names
+        "own_words": own_words(answer, question, domain, reference, seen),
         "fresh": fresh(answer),
         "does_it": does_it(completion.answer, example.question, domain),
-        "holds": 1.0,
+        "holds": holds(answer, question) if domain == "summarization" else 1.0,
         "only_here": ramp(seen.elsewhere, 0.6, 0.2),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
-        "length": natural(kept.words, band) * ramp(len(answer.words), 2.5 * band[1], 1.5 * band[1]),
+        "brief": ramp(len(answer.words), 2.5 * band[1], 1.5 * band[1]),
+        "length": natural(kept.words, band),
         "specific": specific(kept, question, domain, band),
     }
+    if seen.question > -1 and domain != "summarization":
+        parts["adds"] = ramp(seen.question, *ADDS)
     if example.answer:
         parts["agreement"] = agreement(completion.answer, example.answer, vocabulary, seen)
         if len(reference.words) <= FACT and domain not in AGREEMENT:
@@ -492,12 +577,15 @@ def open_score(
     if not with_trace:
         parts |= {"trace": 1.0, "honest_trace": 1.0}
     merits = sum(weight * parts[name] for name, weight in MERITS.items())
+    if "adds" in parts:
+        merits = (1 - ADDS_SHARE) * merits + ADDS_SHARE * parts["adds"]
     if "agreement" in parts:
         share = AGREEMENT.get(example.domain, AGREEMENT_ELSEWHERE)
         merits = (1 - share) * merits + share * parts["agreement"]
     worth = merits * math.prod(parts[name] for name in GUARDS)
     if "names" in parts:
         worth = max(BESIDE_FACT * worth, parts["names"] * parts["honest_trace"])
+        worth *= HEDGED if HEDGE.search(completion.answer.lower()) else 1.0
     return worth * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"])
 
 

@@ -198,6 +198,7 @@ class Text:
     topic: collections.Counter  # stems of the topic words
     sentences: tuple[Sentence, ...]
     quads: frozenset  # sets of four words in a row
+    clashes: float  # share of the pairs of words that cannot follow each other
 
     @property
     def content(self) -> set[str]:
@@ -235,7 +236,8 @@ def read_text(text: str) -> Text:
         opens = opens or piece.count("\n") > 1
     quads = zip(words, words[1:], words[2:], words[3:], strict=False)
     topic = collections.Counter(named)
-    return Text(tuple(words), topic, tuple(sentences), frozenset(quads))
+    clashes = sum(pair in CLASHES for pair in itertools.pairwise(words)) / max(12, len(words))
+    return Text(tuple(words), topic, tuple(sentences), frozenset(quads), clashes)
 
 
 read_source_text = functools.lru_cache(maxsize=4096)(read_text)  # questions and references
