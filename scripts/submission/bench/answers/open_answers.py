@@ -82,7 +82,8 @@ class Seen(NamedTuple):
 
 
 UNSEEN, NO_TEXT = Seen(), read_text("")
-GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Write a dialogue.")
+GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Give me some ideas.")
+MARKS = re.compile(r"[^\w\s.,;:!?'\"’()%-]")  # what is drawn, not said
 Encoder = Callable[[Sequence[str]], Any]  # texts to unit vectors
 
 
@@ -107,7 +108,7 @@ def see_batch(
     answers_ND, questions_QD, references_ND, generic_GD = (
         encoder(texts)
         for texts in (
-            [completion.answer for completion in completions],
+            [MARKS.sub(" ", completion.answer) for completion in completions],
             questions,
             [example.answer for example in examples],
             GENERIC,
@@ -133,14 +134,14 @@ def see_batch(
 EDITING = frozenset("rewrite rephrase paraphrase correct edit proofread shorten translate".split())
 
 
-def taken_up(text: Text, source: Text, vocabulary: Vocabulary) -> float:
-    """0 to 1: how much a text speaks of what the source names; a fifth of it is enough."""
+def taken_up(text: Text, source: Text, vocabulary: Vocabulary, enough: float = 0.2) -> float:
+    """0 to 1: how much a text speaks of what the source names; a share of it is enough."""
     # The words that a source repeats are what it is about; of a long one, a few are enough.
     named = [word for word, _ in source.topic.most_common(12)]
     if not named:
         return 0.0
     share = vocabulary.weight(set(named) & text.content) / vocabulary.weight(named)
-    return ramp(share, 0.0, 0.2)
+    return ramp(share, 0.0, enough)
 
 
 def on_topic(
@@ -150,6 +151,7 @@ def on_topic(
     domain: str,
     vocabulary: Vocabulary = PLAIN,
     seen: Seen = UNSEEN,
+    terse: bool = False,
 ) -> float:
     """0 to 1: speaks of what the question or the reference speaks of.
 
@@ -159,23 +161,27 @@ def on_topic(
     >>> on_topic(read_text("Owls hunt at night."), question, read_text(""), "science")
     0.0
     """
-    shared = max(taken_up(answer, text, vocabulary) for text in (question, reference))
+    shared = max(
+        taken_up(answer, question, vocabulary), taken_up(answer, reference, vocabulary, 0.5)
+    )
+    short = len(answer.words) < 8
     if seen.question > -1:
-        if domain == "creative":  # it is near to any prompt for a story, and shows, not tells
-            beyond = seen.question - seen.generic + 0.15 * shared
-            return max(ramp(beyond, -0.1, 0.1), ramp(seen.reference, 0.3, 0.6))
-        nearest = max(seen.question, seen.reference) + 0.1 * shared
-        return ramp(nearest, *(NEAR if len(answer.words) >= 8 else NEAR_IN_SHORT))
+        near = seen.question
+        if domain == "creative" or (domain == "ideation" and seen.reference == -1):
+            # It may be far from its prompt, if it is farther from any other.
+            beyond = ramp(near - seen.generic + 0.15 * shared, -0.1, 0.12) * ramp(near, 0.05, 0.15)
+            return max(beyond, ramp(seen.reference, 0.35, 0.65), 2 * UNTOLD if terse else 0.0)
+        if seen.reference > -1:
+            near = (near + seen.reference) / 2
+        return ramp(near + 0.05 * shared, *((0.05, 0.4) if short else (0.3, 0.55)))
     if domain == "summarization":
         covered = vocabulary.weight(answer.content & question.content)
         return ramp(covered / max(1e-9, vocabulary.weight(answer.content)), 0.0, 0.3)
-    if not question.topic:
-        return 1.0
-    return max(shared, UNTOLD) if domain == "creative" or len(answer.words) < 8 else shared
+    untold = 0.5 if short else UNTOLD if domain == "creative" else 0.0
+    return max(shared, untold) if question.topic else 1.0
 
 
-NEAR, NEAR_IN_SHORT = (0.25, 0.6), (0.05, 0.4)
-UNTOLD = 0.5  # for a text that shares no word and need not
+UNTOLD = 0.12  # for a story or a poem that shares no word with its prompt
 
 
 # A copy of the question is on topic and good prose. So a guard asks for *own words*: runs of
@@ -221,7 +227,7 @@ def own_words(
     if CHOICE.search(" ".join(question.words)):
         needed = 0.0
     new = ramp(own, 0.0, needed) if needed else float(not answer.content == question.content)
-    said_again = ramp(seen.question, 0.93, 0.83) if size < 1.5 and needed else 1.0
+    said_again = ramp(seen.question, 0.93, 0.83) if size < 2 and needed else 1.0
     return ramp(copied, 0.6, 0.2) * new * said_again
 
 
@@ -313,12 +319,14 @@ def does_it(text: str, question: str, domain: str) -> float:
     text = text[:LONGEST_TEXT].lower().replace("’", "'")
     plain = " ".join(re.sub(r"(?<!\w)'|'(?!\w)|[^\w']", " ", text).split())
     talk = 0 if TASK_TALK.search(question.lower()) else len(TALK.findall(plain))
+    if domain != "creative" and "question" not in question.lower():
+        talk += max(0, text.count("?") - 2)  # questions in place of an answer
     words = plain.split()
     if domain == "creative" and words:
         share = sum(word in ABOUT_TEXTS for word in words) / len(words)
     else:
         share = 0.0
-    return ramp(share, 0.06, 0.02) * 0.5 ** (gaps + talk) if gaps + talk < 4 else 0.0
+    return ramp(share, 0.06, 0.02) * 0.5 ** (gaps + talk) if gaps + talk < 3 else 0.0
 
 
 # A summary may not say what its document does not. What can be checked: a number stands near the
@@ -337,7 +345,10 @@ def numbers_in_place(text: Text) -> list[tuple[str, set[str]]]:
     """Each number of a text, with the topic words that stand up to three words away."""
     words = text.words
     return [
-        (word.replace(",", ""), {TOPIC_STEMS[w] for w in words[max(0, i - 3) : i + 4]} - {"", word})
+        (
+            word.replace(",", ""),
+            {TOPIC_STEMS[w] for w in words[max(0, i - 3) : i + 4] if w[0] not in DIGITS} - {""},
+        )
         for i, word in enumerate(words)
         if word[0] in DIGITS
     ]
@@ -379,7 +390,7 @@ BANDS = {  # words: from, to; past twice the second the length pays nothing
     "other": (25, 300),
 }
 ASKED = (
-    (r"\bhaiku\b", (9, 20)),
+    (r"\bhaiku\b", (9, 17)),
     (r"\b(?:epitaph|inscription|proverb|riddle|text message|fortune cookie)s?\b", (10, 40)),
     (r"\b(?:a|an|one)(?: \w+)? (?:slogan|tagline|motto|headline|title|name|caption)\b", (3, 25)),
     (r"\b(?:two|2|single|one)[- ](?:line|sentence)s?\b|\bcouplet\b|\btweet\b", (8, 45)),
@@ -462,7 +473,7 @@ def agreement(
     return ramp(cosine(vocabulary.weights(answer), vocabulary.weights(reference)), 0.0, 0.45)
 
 
-FACT = 8  # words of a reference that is a fact, at most
+FACT, FACT_BAND = 10, (1, 25)  # words of a reference that is a fact; of prose beside it
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 
@@ -483,7 +494,9 @@ def names(answer: Text, reference: Text, question: Text, seen: Seen = UNSEEN) ->
     words = clamp(recall) * len(found) / max(1, len(found) + extra)
     brief = ramp(len(answer.words), 6 * len(reference.words) + 30, 3 * len(reference.words) + 12)
     copied = said <= asked and 2 * len(said) > len(asked)
-    return 0.0 if copied else brief * max(words, ramp(seen.reference, 0.5, 0.85))
+    if not found or len(wanted) < 3:  # other words may mean the same
+        words = max(words, ramp(seen.reference, 0.5, 0.85))
+    return 0.0 if copied else brief * words
 
 
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
@@ -511,7 +524,7 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     return merits * ramp(kept.share, 0.3, 0.8) * fresh(trace) * not_copied(trace, answer, question)
 
 
-ADDS, ADDS_SHARE = (0.85, 0.5), 0.25
+ADDS, ADDS_ELSEWHERE, ADDS_SHARE = {"creative": (0.75, 0.35)}, (0.85, 0.5), 0.4
 MERITS = {"length": 0.45, "specific": 0.55}  # and, with a reference, agreement
 AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # one story of many; elsewhere:
 AGREEMENT_ELSEWHERE = 0.35
@@ -520,7 +533,7 @@ GUARDS = (
     "honest_trace",
 )
 WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
-HEDGED = 0.05  # of what names a fact, or another
+HEDGED = 0.02  # of what names a fact, or another
 BESIDE_FACT = 0.3  # what prose that does not name the fact can be worth
 
 
@@ -531,13 +544,14 @@ def open_parts(
     answer, question = read_text(completion.answer), read_source_text(example.question)
     trace, reference = read_text(completion.reasoning), read_source_text(example.answer)
     domain = example.domain
-    band = natural_length(example.question, domain)
+    is_fact = 0 < len(reference.words) <= FACT and domain not in AGREEMENT
+    band = FACT_BAND if is_fact else natural_length(example.question, domain)
     terse = band[0] <= 10
-    loose = terse or domain == "creative" or seen.question > -1
+    loose = terse or domain == "creative"
     kept = keep(answer, question.content | reference.content, loose, terse)
     usual = keep(reference, (), loose=True, terse=terse).share if reference.words else 1.0
     parts = {
-        "on_topic": on_topic(answer, question, reference, domain, vocabulary, seen),
+        "on_topic": on_topic(answer, question, reference, domain, vocabulary, seen, terse),
         "kept": clamp(kept.share / max(0.1, usual)),  # a reference may be a list of names
         "own_words": own_words(answer, question, domain, reference, seen),
         "fresh": fresh(answer),
@@ -546,15 +560,15 @@ def open_parts(
         "only_here": ramp(seen.elsewhere, 0.6, 0.2),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
-        "brief": ramp(len(answer.words), 2.5 * band[1], 1.5 * band[1]),
+        "brief": ramp(len(answer.words), *(x * band[1] for x in ((1.6, 1.1) if terse else (2.5, 1.5)))),
         "length": natural(kept.words, band),
         "specific": specific(kept, question, domain, band),
     }
     if seen.question > -1 and domain != "summarization":
-        parts["adds"] = ramp(seen.question, *ADDS)
+        parts["adds"] = ramp(seen.question, *ADDS.get(domain, ADDS_ELSEWHERE))
     if example.answer:
         parts["agreement"] = agreement(completion.answer, example.answer, vocabulary, seen)
-        if len(reference.words) <= FACT and domain not in AGREEMENT:
+        if is_fact:
             parts["names"] = names(answer, reference, question, seen)
     return parts
 
@@ -577,14 +591,14 @@ def open_score(
     if not with_trace:
         parts |= {"trace": 1.0, "honest_trace": 1.0}
     merits = sum(weight * parts[name] for name, weight in MERITS.items())
-    if "adds" in parts:
-        merits = (1 - ADDS_SHARE) * merits + ADDS_SHARE * parts["adds"]
     if "agreement" in parts:
         share = AGREEMENT.get(example.domain, AGREEMENT_ELSEWHERE)
         merits = (1 - share) * merits + share * parts["agreement"]
+    merits *= 1 - ADDS_SHARE + ADDS_SHARE * parts.get("adds", 1.0)
     worth = merits * math.prod(parts[name] for name in GUARDS)
     if "names" in parts:
-        worth = max(BESIDE_FACT * worth, parts["names"] * parts["honest_trace"])
+        beside = BESIDE_FACT * worth * ramp(len(completion.answer.split()), 4, 8)
+        worth = max(beside, parts["names"] * parts["honest_trace"])
         worth *= HEDGED if HEDGE.search(completion.answer.lower()) else 1.0
     return worth * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"])
 

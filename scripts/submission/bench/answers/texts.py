@@ -83,7 +83,8 @@ CLASH = (
         "i he she we they does did also has had",
     ),
     ("of in on at by for from with into about between without", "be have"),
-    ("of in on at by for with into from", "to at by on for with from"),
+    ("of in at by for with into from", "to at by on for with from"),
+    ("on", "at by for with from"),
     ("to", "to for from with at been"),
     ("is are was were am be been", "is are was were am has have will would could should of"),
     ("has have had", "is are was were has of and or"),
@@ -92,7 +93,7 @@ CLASH = (
         "is are was were am of to in on at for from with into and or has had the a an my their "
         "can could would should will might must",
     ),
-    ("i he she we they", "the a an of"),
+    ("i he she we they", "the a an of my your his its our their"),
     ("he she it you we they", "am"),
     ("he she it i", "are were"),
     ("i you we they", "is has does"),
@@ -109,6 +110,7 @@ SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
 # Words, ends of sentences, and the marks of list items.
 TEXT_PIECE = re.compile(rf"{WORD}|(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s)|;\s|\n\s*+[-*•–]?")
+STRETCHED = re.compile(r"([a-z])\1\1++")
 ITEM_MARKS = frozenset("-*•–")
 
 
@@ -174,6 +176,8 @@ def is_sentence(words: Sequence[str]) -> bool:
         return False
     if "sssssssss" in kinds or "ttttttttt" in kinds:
         return False
+    if 5 * sum(not word.isascii() for word in words) > len(words):
+        return False
     return 2.5 <= len("".join(words)) / len(words) <= 9 and CLASHES.isdisjoint(
         itertools.pairwise(words)
     )
@@ -198,7 +202,7 @@ class Text:
     topic: collections.Counter  # stems of the topic words
     sentences: tuple[Sentence, ...]
     quads: frozenset  # sets of four words in a row
-    clashes: float  # share of the pairs of words that cannot follow each other
+    clashes: float  # share of words that cannot follow the one before, or are streeetched
 
     @property
     def content(self) -> set[str]:
@@ -236,8 +240,10 @@ def read_text(text: str) -> Text:
         opens = opens or piece.count("\n") > 1
     quads = zip(words, words[1:], words[2:], words[3:], strict=False)
     topic = collections.Counter(named)
-    clashes = sum(pair in CLASHES for pair in itertools.pairwise(words)) / max(12, len(words))
-    return Text(tuple(words), topic, tuple(sentences), frozenset(quads), clashes)
+    clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
+    clashes += len(STRETCHED.findall(" ".join(words)))
+    share = clashes / max(12, len(words))
+    return Text(tuple(words), topic, tuple(sentences), frozenset(quads), share)
 
 
 read_source_text = functools.lru_cache(maxsize=4096)(read_text)  # questions and references
