@@ -116,15 +116,17 @@ def see_batch(
     )
     near_NQ = answers_ND @ questions_QD.T
     to_own = near_NQ[range(len(own)), own]
-    to_others = (near_NQ > to_own[:, None] + 0.05).mean(1)
-    to_reference, to_generic = (answers_ND * references_ND).sum(1), answers_ND @ generic_GD.T
-    return [
-        Seen(max(share, ramp(others, 0.02, 0.2)), near, reference if e.answer else -1.0, generic)
-        for share, others, near, reference, generic, e in zip(
-            elsewhere, *map(np.ndarray.tolist, (to_others, to_own, to_reference)),
-            to_generic.max(1).tolist(), examples, strict=True,
-        )
-    ]  # fmt: skip
+    nearer = ramp_all((near_NQ > to_own[:, None] + 0.05).mean(1), 0.03, 0.2)
+    other = ramp_all(near_NQ.max(1) - to_own, 0.2, 0.4)  # it answers another prompt of the batch
+    to_reference, to_generic = (answers_ND * references_ND).sum(1), (answers_ND @ generic_GD.T)
+    to_reference[[not example.answer for example in examples]] = -1.0
+    seen = (np.maximum(np.maximum(nearer, other), elsewhere), to_own, to_reference)
+    return [Seen(*map(float, row)) for row in zip(*seen, to_generic.max(1), strict=True)]
+
+
+def ramp_all(values: np.ndarray, nothing: float, everything: float) -> np.ndarray:
+    """`ramp` of each value."""
+    return np.clip((values - nothing) / (everything - nothing), 0.0, 1.0)
 
 
 # **The guards.** What is *on topic* is near the question or the reference in meaning. Without
@@ -161,27 +163,27 @@ def on_topic(
     >>> on_topic(read_text("Owls hunt at night."), question, read_text(""), "science")
     0.0
     """
-    shared = max(
-        taken_up(answer, question, vocabulary), taken_up(answer, reference, vocabulary, 0.5)
-    )
+    shared = taken_up(answer, question, vocabulary)
+    if domain != "creative":
+        shared = max(shared, taken_up(answer, reference, vocabulary, 0.5))
     short = len(answer.words) < 8
     if seen.question > -1:
         near = seen.question
         if domain == "creative" or (domain == "ideation" and seen.reference == -1):
             # It may be far from its prompt, if it is farther from any other.
-            beyond = ramp(near - seen.generic + 0.15 * shared, -0.1, 0.12) * ramp(near, 0.05, 0.15)
-            return max(beyond, ramp(seen.reference, 0.35, 0.65), 2 * UNTOLD if terse else 0.0)
+            beyond = ramp(near - seen.generic + 0.15 * shared, -0.1, 0.1) * ramp(near, 0.05, 0.15)
+            return max(beyond, ramp(seen.reference, 0.35, 0.65), 0.25 if terse else 0.0)
         if seen.reference > -1:
             near = (near + seen.reference) / 2
         return ramp(near + 0.05 * shared, *((0.05, 0.4) if short else (0.3, 0.55)))
     if domain == "summarization":
         covered = vocabulary.weight(answer.content & question.content)
-        return ramp(covered / max(1e-9, vocabulary.weight(answer.content)), 0.0, 0.3)
-    untold = 0.5 if short else UNTOLD if domain == "creative" else 0.0
+        return ramp(covered / max(1e-9, vocabulary.weight(answer.content)), 0.05, 0.3)
+    untold = 0.5 if short else UNTOLD.get(domain, 0.0)
     return max(shared, untold) if question.topic else 1.0
 
 
-UNTOLD = 0.12  # for a story or a poem that shares no word with its prompt
+UNTOLD = {"creative": 0.12, "ideation": 0.08}  # where no word need be shared with the prompt
 
 
 # A copy of the question is on topic and good prose. So a guard asks for *own words*: runs of
@@ -250,7 +252,7 @@ def fresh(answer: Text) -> float:
     masked = [word if word in SMALL_WORDS else "*" for word in words]
     loudest = max(answer.topic.values(), default=0) / max(8, len(words))
     score = ramp(loudest, 0.4, 0.2)  # one word over and over
-    score *= ramp(answer.clashes, 0.06, 0.025)  # words in no order
+    score *= ramp(answer.clashes, 0.045, 0.02)  # words in no order
     if (named := answer.topic.total()) > 12:
         # A few words over and over: of 114 good answers, none names less than 0.68 new ones.
         score *= ramp(len(answer.topic) / named, 0.3, 0.5)
@@ -262,7 +264,7 @@ def fresh(answer: Text) -> float:
         frames = collections.Counter(zip(masked, masked[1:], masked[2:], masked[3:], strict=False))
         again = sum(n - 1 for frame, n in frames.items() if n > 1 and frame.count("*") <= 2)
         # Of 64 good answers, none but one repeats more than 0.07 of its frames.
-        score *= ramp(again / (count - 3), 0.3, 0.09)
+        score *= ramp(again / (count - 3), 0.25, 0.09)
     return score
 
 
@@ -320,10 +322,10 @@ def does_it(text: str, question: str, domain: str) -> float:
     plain = " ".join(re.sub(r"(?<!\w)'|'(?!\w)|[^\w']", " ", text).split())
     talk = 0 if TASK_TALK.search(question.lower()) else len(TALK.findall(plain))
     if domain != "creative" and "question" not in question.lower():
-        talk += max(0, text.count("?") - 2)  # questions in place of an answer
+        talk += 2 * (2 * text.count("?") > len(re.findall(r"[.!?](?:\s|$)", text)) > 1)
     words = plain.split()
     if domain == "creative" and words:
-        share = sum(word in ABOUT_TEXTS for word in words) / len(words)
+        share = max(0, sum(word in ABOUT_TEXTS for word in words) - 1) / len(words)
     else:
         share = 0.0
     return ramp(share, 0.06, 0.02) * 0.5 ** (gaps + talk) if gaps + talk < 3 else 0.0
@@ -404,8 +406,9 @@ NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten"
 
 ASKS_FACT = re.compile(
     r"(?:who|whom|whose|when|where|which|name|identify|classify|tell me (?:who|which|whether)"
-    r"|what (?:is|are|was|were) the|what's the|in (?:which|what)|how (?:many|much|old|far|long|tall)"
-    r"|is|are|was|were|do|does|did|can|has|have)\b"
+    r"|what (?:is|was) the (?!difference)|what's the|in (?:which|what)"
+    r"|how (?:many|much|old|far|long|tall))\b(?!.*\b(?:why|explain|discuss|how can)\b)",
+    re.DOTALL,
 )
 
 
@@ -496,7 +499,7 @@ def names(answer: Text, reference: Text, question: Text, seen: Seen = UNSEEN) ->
     copied = said <= asked and 2 * len(said) > len(asked)
     if not found or len(wanted) < 3:  # other words may mean the same
         words = max(words, ramp(seen.reference, 0.5, 0.85))
-    return 0.0 if copied else brief * words
+    return 0.0 if copied else brief * words * ramp(answer.clashes, 0.045, 0.02)
 
 
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
@@ -549,6 +552,7 @@ def open_parts(
     terse = band[0] <= 10
     loose = terse or domain == "creative"
     kept = keep(answer, question.content | reference.content, loose, terse)
+    document = read_source_text(f"{example.question}\n{example.answer}")
     usual = keep(reference, (), loose=True, terse=terse).share if reference.words else 1.0
     parts = {
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, seen, terse),
@@ -556,7 +560,7 @@ def open_parts(
         "own_words": own_words(answer, question, domain, reference, seen),
         "fresh": fresh(answer),
         "does_it": does_it(completion.answer, example.question, domain),
-        "holds": holds(answer, question) if domain == "summarization" else 1.0,
+        "holds": holds(answer, document) if domain == "summarization" else 1.0,
         "only_here": ramp(seen.elsewhere, 0.6, 0.2),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
