@@ -28,6 +28,7 @@ from submission.bench.answers.scoring import (
     Tally,
     check_all,
     earned,
+    score_open,
 )
 from submission.bench.settings.config import Rewards
 
@@ -89,12 +90,7 @@ def score_batch(
         "in_format": [reward_format(c) for c in completions],
         "right": right,
         "length": [r * reward_length(c, weights) for r, c in zip(right, completions, strict=True)],
-        "open": [
-            tally.attempt("open", lambda c=c, e=e: open_score(c, e, context.vocabulary), 0.0)
-            if e.checker == "open"
-            else 0.0
-            for c, e in zip(completions, examples, strict=True)
-        ],
+        "open": score_open(completions, examples, open_score, context, tally),
         "partly": [reward_partly(c) for c in completions],
     }
     for name in weights.extras:
@@ -132,7 +128,10 @@ def components(prompts: Any, completions: Any, weights: Any = None, **columns: A
 
 
 def combined(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
-    """The reward with its default weights and length band: a list in [0, 1]."""
+    """The reward with its default weights and length band: a list in [0, 1].
+
+    Open answers are scored by their words alone: no model that reads meaning is loaded.
+    """
     return Scorer(Rewards())(prompts, completions, **columns)
 
 

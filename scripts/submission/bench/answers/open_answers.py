@@ -72,7 +72,7 @@ def ramp(value: float, nothing: float, everything: float) -> float:
     return clamp((value - nothing) / (everything - nothing))
 
 
-class Seen(NamedTuple):
+class Alike(NamedTuple):
     """What only the batch and the model that reads meaning can tell of an answer."""
 
     elsewhere: float = 0.0  # share of what it says that is said to other prompts as well
@@ -81,15 +81,15 @@ class Seen(NamedTuple):
     generic: float = -1.0  # to prompts that any text of the kind would fit
 
 
-UNSEEN, NO_TEXT = Seen(), read_text("")
+UNSEEN, NO_TEXT = Alike(), read_text("")
 GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Give me some ideas.")
-MARKS = re.compile(r"[^\w\s.,;:!?'\"’()%-]")  # what is drawn, not said
-Encoder = Callable[[Sequence[str]], Any]  # texts to unit vectors
+DRAWN = re.compile(r"[^\w\s.,;:!?'\"’()%-]")  # what is drawn, not said
+Reader = Callable[[Sequence[str]], Any]  # texts to unit vectors
 
 
 def see_batch(
-    completions: Sequence[Completion], examples: Sequence[Example], encoder: Encoder | None = None
-) -> list[Seen]:
+    completions: Sequence[Completion], examples: Sequence[Example], encoder: Reader | None = None
+) -> list[Alike]:
     """What the whole batch tells of each answer.
 
     What is said to one prompt is compared with what is said to the others: runs of four words,
@@ -102,13 +102,13 @@ def see_batch(
             said[quad].add(example.question)
     elsewhere = [sum(len(said[q]) > 1 for q in found) / max(12, len(found)) for found in quads]
     if encoder is None or not examples:
-        return [Seen(share) for share in elsewhere]
+        return [Alike(share) for share in elsewhere]
     questions = list(dict.fromkeys(example.question for example in examples))
     own = [questions.index(example.question) for example in examples]
     answers_ND, questions_QD, references_ND, generic_GD = (
         encoder(texts)
         for texts in (
-            [MARKS.sub(" ", completion.answer) for completion in completions],
+            [DRAWN.sub(" ", completion.answer) for completion in completions],
             questions,
             [example.answer for example in examples],
             GENERIC,
@@ -121,7 +121,7 @@ def see_batch(
     to_reference, to_generic = (answers_ND * references_ND).sum(1), (answers_ND @ generic_GD.T)
     to_reference[[not example.answer for example in examples]] = -1.0
     seen = (np.maximum(np.maximum(nearer, other), elsewhere), to_own, to_reference)
-    return [Seen(*map(float, row)) for row in zip(*seen, to_generic.max(1), strict=True)]
+    return [Alike(*map(float, row)) for row in zip(*seen, to_generic.max(1), strict=True)]
 
 
 def ramp_all(values: np.ndarray, nothing: float, everything: float) -> np.ndarray:
@@ -152,7 +152,7 @@ def on_topic(
     reference: Text,
     domain: str,
     vocabulary: Vocabulary = PLAIN,
-    seen: Seen = UNSEEN,
+    seen: Alike = UNSEEN,
     terse: bool = False,
 ) -> float:
     """0 to 1: speaks of what the question or the reference speaks of.
@@ -203,7 +203,7 @@ def own_words(
     question: Text,
     domain: str,
     reference: Text = NO_TEXT,
-    seen: Seen = UNSEEN,
+    seen: Alike = UNSEEN,
 ) -> float:
     """0 to 1: is not copied from the question; no more than the reference is, if there is one.
 
@@ -400,7 +400,9 @@ ASKED = (
     (r"\b(?:three|four|3|4)[- ](?:line|sentence)s?\b", (20, 90)),
     (r"\b(?:short|brief|briefly|small|quick)\b", (25, 200)),
 )
-ASKED_WORDS = re.compile(r"\b(\d{1,4}|one|two|three|four|five|six|ten)(?:[- ]to[- ]\d+)?[- ]words?\b")
+ASKED_WORDS = re.compile(
+    r"\b(\d{1,4}|one|two|three|four|five|six|ten)(?:[- ]to[- ]\d+)?[- ]words?\b"
+)
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10}
 
 
@@ -464,7 +466,7 @@ def specific(kept: Kept, question: Text, domain: str, band: tuple[int, int]) -> 
 
 
 def agreement(
-    answer: str, reference: str, vocabulary: Vocabulary = PLAIN, seen: Seen = UNSEEN
+    answer: str, reference: str, vocabulary: Vocabulary = PLAIN, seen: Alike = UNSEEN
 ) -> float:
     """0 to 1: near the reference in meaning; without the encoder, the TF-IDF cosine.
 
@@ -480,7 +482,7 @@ FACT, FACT_BAND = 10, (1, 25)  # words of a reference that is a fact; of prose b
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 
-def names(answer: Text, reference: Text, question: Text, seen: Seen = UNSEEN) -> float:
+def names(answer: Text, reference: Text, question: Text, seen: Alike = UNSEEN) -> float:
     """0 to 1: names the fact that the reference names, and no other.
 
     >>> question, reference = read_text("Which bird? An owl or a hen?"), read_text("The owl")
@@ -519,7 +521,7 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
     >>> round(trace_quality(trace, answer, question), 2), trace_quality(answer, answer, question)
     (0.39, 0.0)
     """
-    kept = keep(trace, (), loose=True)
+    kept = keep(trace, question.content | answer.content)
     about = len(kept.content & question.content) / max(1, min(3, len(question.content)))
     new = answer.content - question.content
     leads = len(kept.content & new) / max(1, min(3, len(new)))
@@ -541,7 +543,7 @@ BESIDE_FACT = 0.3  # what prose that does not name the fact can be worth
 
 
 def open_parts(
-    completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN, seen: Seen = UNSEEN
+    completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN, seen: Alike = UNSEEN
 ) -> dict[str, float]:
     """All parts of an open answer's score, by name, each 0 to 1."""
     answer, question = read_text(completion.answer), read_source_text(example.question)
@@ -564,7 +566,9 @@ def open_parts(
         "only_here": ramp(seen.elsewhere, 0.6, 0.2),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
-        "brief": ramp(len(answer.words), *(x * band[1] for x in ((1.6, 1.1) if terse else (2.5, 1.5)))),
+        "brief": ramp(
+            len(answer.words), *(x * band[1] for x in ((1.6, 1.1) if terse else (2.5, 1.5)))
+        ),
         "length": natural(kept.words, band),
         "specific": specific(kept, question, domain, band),
     }
@@ -581,7 +585,7 @@ def open_score(
     completion: Completion,
     example: Example,
     vocabulary: Vocabulary = PLAIN,
-    seen: Seen = UNSEEN,
+    seen: Alike = UNSEEN,
     with_trace: bool = True,
 ) -> float:
     """0 to 1: the guards' product, times the mean of the merits; 0 out of format.

@@ -3,7 +3,7 @@
 For an open answer, a text is taken apart once: into words, sentences, and what it is about.
 Words are compared by their stems, and two lists tell what kind of words they are:
 *small* words join the others ("of", "because"), *common* ones fit any subject, or speak of texts
-and how good they are ("important", "many", "paragraph"). What is left are the *topic* words.
+and how good they are ("important", "many", "reader"). What are left are the *topic* words.
 """
 
 import collections
@@ -29,89 +29,76 @@ SMALL_WORDS = frozenset(
 )
 COMMON_WORDS = (
     "able accordingly account act actually add addition again ago almost along already always "
-    "amazed another answer anybody appear approach appropriate area arise ask aspect available "
-    "back background bad based basic basically beautiful become began begin believe beneficial "
-    "benefit best better big brilliant bring bunch call came captured careful case category cause "
-    "certain challenge change characteristic check choose circumstance clear climax come common "
-    "compare complete component concept conclusion consequently consider context conversely "
-    "convincing correct countless course create creative crucial day deep definitely depend "
-    "describe detail development different difficult dimension discover discuss discussed diverse "
-    "dynamic easy effective element end enough especially essence essential etc everybody "
-    "everyone everything evocative exactly example excellent explain explanation explore "
-    "extraordinary extremely facet fact factor fair fantastic fascinating feature feel felt field "
-    "final find first follow form found framework frequently full fully fundamental funny "
-    "furthermore general get give given gladly go goal goes going gone good got grade great group "
-    "happen hard help helpful hence high hold holistic hope huge idea impact important improve "
-    "include increasingly incredible indeed individual influence information insight inspiration "
-    "inspiring instead interesting introduce involve issue it journey keep key kind knew know "
-    "known landscape large last later lead least left length level life likewise line list "
-    "literally little long look lot made main make manner many matter mean meaningful mention "
-    "merely method moreover move multiple myriad mysterious nature necessary need nevertheless "
-    "new next nice nobody nonetheless nothing notion number numerous obviously occur occurring "
-    "often ok okay opportunity opposite option order original others overall overview paragraph "
-    "part particular people perfect person perspective phenomenon place play please plenty point "
+    "amazed another answer appear approach appropriate area arise ask aspect available back "
+    "background bad based basic beautiful become began begin believe benefit best better big "
+    "brilliant bring call came captured careful case category cause certain challenge change "
+    "characteristic check choose circumstance clear climax come common compare complete component "
+    "concept conclusion consequently consider context conversely convincing correct course create "
+    "creative day deep definitely depend describe detail development different difficult dimension "
+    "discover discussed diverse dynamic easy effective element end enough especially essence "
+    "essential etc everybody everyone everything evocative exactly example excellent explain "
+    "explanation explore extremely facet fact factor fair fantastic feature feel felt field final "
+    "find first follow form found frequently full fully funny furthermore general get give given "
+    "gladly go goal goes going gone good got grade great group happen hard help helpful hence high "
+    "hold hope huge idea impact important improve include increasingly incredible indeed individual "
+    "influence information insight inspiring instead interesting introduce involve issue it journey "
+    "keep key kind knew know known large last later lead least left length level life line list "
+    "little long look lot made main make manner many matter mean mention method moreover move "
+    "multiple nature necessary need nevertheless new next nice nobody nothing number numerous occur "
+    "occurring often ok okay opportunity opposite option order original others overall overview "
+    "paragraph part particular people perfect person perspective place play please plenty point "
     "possible potential power previous probably problem process properly provide purpose put "
-    "quality question quickly read reader ready real realm reason regard relate relevant "
-    "remarkable resolve respect response result right role said saw say score second see seem "
-    "seen sense set several show shown side significant similar simple simply situation small "
-    "solution something sometimes soon sort start step story strategy strong stunning style "
-    "subject such suggest summary sure surprise take taken talk tapestry task tell term testament "
-    "text therefore thing think third thought time timeless today token told topic totally "
-    "touching toward trait tried true try turn two type typically ultimately understand "
-    "unforgettable unique use used useful using usual valuable value variety various view vital "
-    "vivid wait want way well went whole wide wise wonder wonderful word work world write written "
-    "wrong year yes"
+    "quality question quickly read reader ready real reason regard relate resolve respect response "
+    "result right role said saw say score second see seem seen sense set several show shown side "
+    "significant similar simple simply situation small solution something sometimes soon start step "
+    "story strategy strong style subject such suggest summary sure surprise take taken talk task "
+    "tell term text therefore thing think third thought time today token told topic totally "
+    "touching toward tried true try turn two type typically ultimately understand unforgettable "
+    "unique use used useful using usual valuable value variety various view vivid wait want way "
+    "well went whole wide wonder wonderful word work world write written year yes"
 )
-HESITATIONS = frozenset("uh um er eh ah oh hmm wow wait".split())
 PRONOUNS = frozenset(
     "he she it they him her them his hers its their this that these those who i you we me us my "
     "your our there one here".split()
 )
-# Two words that do not follow each other in an English sentence; in 5,000 real answers they are
-# one pair in five hundred, in shuffled ones one in fourteen.
+# Words that do not follow each other in an English sentence. In 5,000 real answers they are one
+# pair of small words in a hundred, in the same answers shuffled two in five.
 CLASH = (
     (
         "the a an my your his its our their every",
-        "of at with from into between during without in on to by about and or but because although "
-        "if when than is are was were am be been has have had i you he she we they the a an my your "
-        "his its our their every this that these those there which it does did would could should "
-        "as also where them him each such",
+        "of at with from into during without in on to by about and or but because although if when "
+        "is are was were am be been has have had i you he she we they the a an my your his its our "
+        "their every this that these those there which it does did would could as where each",
     ),
     (
-        "of to in on at by for from with into about between during without",
+        "of to in on at by for from with into about during without",
         "is are was were am can could would should will must and or but because although while of "
-        "i he she we they does did also has had",
+        "i he she we they does did had",
     ),
-    ("of in on at by for from with into about between without", "be have"),
-    ("of in at by for with into from", "to at by on for with from"),
-    ("on", "at by for with from"),
-    ("to", "to for from with at been"),
+    ("of in at by for with into from", "be have to at by on for with from"),
+    ("to", "to for from with at been has"),
     ("is are was were am be been", "is are was were am has have will would could should of"),
-    ("has have had", "is are was were has of and or"),
-    (
-        "can could would should will might must",
-        "is are was were am of to in on at for from with into and or has had the a an my their "
-        "can could would should will might must",
-    ),
-    ("i he she we they", "the a an of my your his its our their"),
-    ("he she it you we they", "am"),
+    ("has have had can could would should will might must", "is are was were am of or and has had"),
+    ("can could would should will might must", "to in for with the a an my their can could would"),
+    ("i he she we they", "the a an of my your his its our their am"),
     ("he she it i", "are were"),
     ("i you we they", "is has does"),
-    ("and or but", "and or but of"),
-    ("if when while than", "of and or but is are was"),
-    ("more most very such each other some", "the"),
-    ("most very too", "in and is are"),
+    ("and or but if when while than more most", "and or but of the is are was"),
 )
 CLASHES = frozenset(
     (left, right) for lefts, rights in CLASH for left in lefts.split() for right in rights.split()
-)
+) - {
+    ("most", "of"),
+    ("i", "am"),
+    *itertools.product("and or but if when while than".split(), ["the"]),
+}
 NEVER_LAST = frozenset("the a an my your our every and or but because".split())
-SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
 # Words, ends of sentences, and the marks of list items.
 TEXT_PIECE = re.compile(rf"{WORD}|(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s)|;\s|\n\s*+[-*•–]?")
 STRETCHED = re.compile(r"([a-z])\1\1++")
 ITEM_MARKS = frozenset("-*•–")
+SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 
 
 def stem(word: str) -> str:
@@ -130,23 +117,19 @@ def stem(word: str) -> str:
 COMMON_STEMS = frozenset(map(stem, COMMON_WORDS.split()))
 
 
-def topic_stem(word: str) -> str:
-    """The stem of a topic word; empty for a small, a common or a very short one.
-
-    >>> topic_stem("rains"), topic_stem("because"), topic_stem("important")
-    ('rain', '', '')
-    """
-    found = stem(word)
-    return "" if len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS else found
-
-
 class Stems(dict):
-    """Topic stems by word, each worked out once; emptied before it grows large."""
+    """Topic stems by word, each worked out once; empty for a small, common or very short word.
+
+    >>> [Stems()[word] for word in ("rains", "because", "important")]
+    ['rain', '', '']
+    """
 
     def __missing__(self, word: str) -> str:
         if len(self) > 100_000:
             self.clear()
-        self[word] = topic_stem(word)
+        found = stem(word)
+        known = len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS
+        self[word] = "" if known else found
         return self[word]
 
 
@@ -157,29 +140,27 @@ def is_sentence(words: Sequence[str]) -> bool:
     """Do small words join the others, in an order that English allows?
 
     Between a seventh and four fifths of the words are small, no more than eight of one kind
-    stand in a row, and no two stand together that cannot. A line of up to four words needs one
-    that is small or common.
+    stand in a row, and few stand together that cannot. A line of up to four words needs one that
+    is small or common.
 
-    >>> is_sentence("the yeast eats the sugar and gives off a gas".split())
-    True
-    >>> is_sentence("yeast bread rise sugar gas dough".split())
-    False
-    >>> is_sentence("sugar the and yeast a of gas gives eats".split())
-    False
+    >>> [is_sentence(text.split()) for text in (
+    ...     "the yeast eats the sugar and gives off a gas", "yeast bread rise sugar gas dough",
+    ...     "sugar the and yeast a of gas gives eats")]
+    [True, False, False]
     """
-    if 4 * sum(word in HESITATIONS for word in words) > len(words):
-        return False
     if len(words) < 5:
         return any(not TOPIC_STEMS[word] for word in words)
     kinds = "".join(["s" if word in SMALL_WORDS else "t" for word in words])
-    if not 0.15 <= kinds.count("s") / len(words) <= 0.8 or words[-1] in NEVER_LAST:
-        return False
-    if "sssssssss" in kinds or "ttttttttt" in kinds:
-        return False
-    if 5 * sum(not word.isascii() for word in words) > len(words):
-        return False
     clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
-    return 2.5 <= len("".join(words)) / len(words) <= 9 and 12 * clashes <= len(words)
+    return (
+        0.15 <= kinds.count("s") / len(words) <= 0.8
+        and words[-1] not in NEVER_LAST
+        and "sssssssss" not in kinds
+        and "ttttttttt" not in kinds
+        and 2.5 <= len("".join(words)) / len(words) <= 9
+        and 5 * sum(not word.isascii() for word in words) <= len(words)
+        and 12 * clashes <= len(words)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +171,6 @@ class Sentence:
     topic: frozenset[str]  # stems
     sound: bool  # is built like one
     leans: bool  # on the sentence before it: has a pronoun, or is the next item of a list
-    opens: bool  # a paragraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,13 +194,12 @@ LONGEST_TEXT = 20_000  # characters; beyond them nothing is read
 
 def read_text(text: str) -> Text:
     """Takes a text apart; linear in its length."""
-    pieces = TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n")
     sentences: list[Sentence] = []
     words: list[str] = []
     named: list[str] = []
     found: list[str] = []
-    is_item, opens = text.lstrip()[:1] in ITEM_MARKS, True
-    for piece in pieces:
+    is_item = text.lstrip()[:1] in ITEM_MARKS
+    for piece in TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n"):
         if piece[0].isalnum():
             found.append(piece)
             continue
@@ -232,25 +211,17 @@ def read_text(text: str) -> Text:
             named += stems
             words += found
             leans = is_item or not PRONOUNS.isdisjoint(found)
-            sound = is_sentence(found)
-            sentences.append(Sentence(tuple(found), frozenset(stems), sound, leans, opens))
-            found, opens = [], False
+            sentences.append(Sentence(tuple(found), frozenset(stems), is_sentence(found), leans))
+            found = []
         is_item = piece[-1] in ITEM_MARKS
-        opens = opens or piece.count("\n") > 1
-    quads = zip(words, words[1:], words[2:], words[3:], strict=False)
-    topic = collections.Counter(named)
+    quads = frozenset(zip(words, words[1:], words[2:], words[3:], strict=False))
     clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
     clashes += len(STRETCHED.findall(" ".join(words)))
     share = clashes / max(12, len(words))
-    return Text(tuple(words), topic, tuple(sentences), frozenset(quads), share)
+    return Text(tuple(words), collections.Counter(named), tuple(sentences), quads, share)
 
 
 read_source_text = functools.lru_cache(maxsize=4096)(read_text)  # questions and references
-
-
-# **What is kept** of a text: sentences that are built like sentences, that hang together with the
-# question, and that say something not yet said. Two sentences hang together when they share a
-# topic word, or when one leans on the other by a pronoun; the first leans on the question.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,35 +233,13 @@ class Kept:
     share: float  # of all words, 0 to 1
 
 
-def hang_together(text: Text, known: Iterable[str]) -> list[bool]:
-    """For each sentence: does a chain of sentences lead from it to what is known?
-
-    A pronoun reaches over one sentence that has no link of its own, but not into the paragraph
-    before.
-    """
-    sentences, reached = text.sentences, set(known)
-    linked = [False] * len(sentences)
-    for _ in range(4):  # a chain may run backwards; nearly always two rounds are enough
-        far, changed = 0, False  # how many sentences since a linked one
-        for i, sentence in enumerate(sentences):
-            if sentence.sound and not linked[i]:
-                leans = i == 0 or (sentence.leans and far <= 1)
-                led_back = i + 1 < len(linked) and linked[i + 1] and sentences[i + 1].leans
-                if leans or led_back or not reached.isdisjoint(sentence.topic):
-                    linked[i] = changed = True
-                    reached |= sentence.topic
-            far = 0 if linked[i] else far + (9 if sentence.opens and i else 1)
-        if not changed:
-            break
-    return linked
-
-
 def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = False) -> Kept:
-    """What counts of a text, beside the topic words that are known already.
+    """What counts: sound sentences that hang together with what is known and say something new.
 
     Args:
       text: the text.
-      known: topic words to which it has to be linked.
+      known: topic words. A sentence is linked to them if it shares one with them or with a linked
+        sentence before it, or leans on that one by a pronoun.
       loose: a story or a poem: its sentences need no link.
       terse: a name or a haiku: its lines need not be sentences either.
 
@@ -300,16 +249,20 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
     >>> keep(read_text("The bread has yeast in it. " * 3), about).share
     0.3333333333333333
     """
-    said: set[str] = set()
+    reached, said = set(known), set()
     words = kept_words = 0
-    together = [True] * len(text.sentences) if loose else hang_together(text, known)
-    for sentence, is_linked in zip(text.sentences, together, strict=True):
-        new = sentence.topic - said
+    linked = True
+    for i, sentence in enumerate(text.sentences):
         sound = sentence.sound or (terse and len(sentence.words) < 5)
-        if sound and is_linked and len(new) >= 0.34 * len(sentence.topic):
-            kept_words += len(sentence.words)
-            words += len(sentence.words) if new else 0  # one that names nothing adds no length
-            said |= sentence.topic
+        leans = i == 0 or (linked and sentence.leans)
+        linked = loose or leans or not reached.isdisjoint(sentence.topic)
+        new = sentence.topic - said
+        if sound and linked:
+            reached |= sentence.topic
+            if len(new) >= 0.34 * len(sentence.topic):
+                kept_words += len(sentence.words)
+                words += len(sentence.words) if new else 0  # one that names nothing adds none
+                said |= sentence.topic
     share = kept_words / max(1, len(text.words))
     return Kept(min(words, 3 * len(said)), frozenset(said), share)
 
