@@ -29,7 +29,7 @@ from flax import nnx
 
 from submission.bench.answers.checkers import LONGEST_ANSWER, check
 from submission.bench.answers.meaning import load_encoder
-from submission.bench.answers.open_answers import UNSEEN, Reader, Alike, open_score, see_batch
+from submission.bench.answers.open_answers import UNSEEN, Alike, Reader, open_score, see_batch
 from submission.bench.answers.prompts import (
     CUT_MARK,
     TAGS,
@@ -99,8 +99,8 @@ def judge_open(
 ) -> Answered:
     """Scores an answer without a gold one; leniently, its text alone, in the format or not."""
     text = said_openly(completion)
-    leniently = open_score(text, example, seen=seen, with_trace=False)
-    score = open_score(completion, example, seen=seen)
+    leniently = open_score(text, example, alike=seen, with_trace=False)
+    score = open_score(completion, example, alike=seen)
     return Answered(example, completion, tokens, stopped, False, False, score, leniently)
 
 
