@@ -108,11 +108,12 @@ def see_batch(
     reference_N = (answers_ND * reader([example.answer for example in examples])).sum(1)
     generic_N = (answers_ND @ reader(GENERIC).T).max(1)
     nearer_N = (near_NQ > own_N[:, None] + 0.05).mean(1)
-    rows = zip(shared, own_N.tolist(), reference_N, generic_N, nearer_N, near_NQ.max(1), examples)
+    columns = (own_N, reference_N, generic_N, nearer_N, near_NQ.max(1))
+    rows = zip(shared, *(column.tolist() for column in columns), examples, strict=True)
     return [
         Alike(
             max(share, ramp(nearer, 0.03, 0.2), ramp(nearest - own, 0.2, 0.4)),
-            own, float(reference) if example.answer else -1.0, float(generic),
+            own, reference if example.answer else -1.0, generic,
         )
         for share, own, reference, generic, nearer, nearest, example in rows
     ]  # fmt: skip

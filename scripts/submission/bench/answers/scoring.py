@@ -199,10 +199,9 @@ def score_open(
     if rows:
         batch = [completions[i] for i in rows], [examples[i] for i in rows]
         read = functools.partial(see_batch, *batch, context.encoder)
-        for i, *row, seen in zip(
-            rows, *batch, tally.attempt("meaning", read, [UNSEEN] * len(rows))
-        ):
-            one = functools.partial(score, *row, context.vocabulary, seen)
+        alike = tally.attempt("meaning", read, [UNSEEN] * len(rows))
+        for i, seen in zip(rows, alike, strict=True):
+            one = functools.partial(score, completions[i], examples[i], context.vocabulary, seen)
             values[i] = tally.attempt("open", one, 0.0)
     return values
 

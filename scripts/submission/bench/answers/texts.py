@@ -34,28 +34,29 @@ COMMON_WORDS = (
     "brilliant bring call came captured careful case category cause certain challenge change "
     "characteristic check choose circumstance clear climax come common compare complete component "
     "concept conclusion consequently consider context conversely convincing correct course create "
-    "creative day deep definitely depend describe detail development different difficult dimension "
-    "discover discussed diverse dynamic easy effective element end enough especially essence "
-    "essential etc everybody everyone everything evocative exactly example excellent explain "
-    "explanation explore extremely facet fact factor fair fantastic feature feel felt field final "
-    "find first follow form found frequently full fully funny furthermore general get give given "
-    "gladly go goal goes going gone good got grade great group happen hard help helpful hence high "
-    "hold hope huge idea impact important improve include increasingly incredible indeed individual "
-    "influence information insight inspiring instead interesting introduce involve issue it journey "
-    "keep key kind knew know known large last later lead least left length level life line list "
-    "little long look lot made main make manner many matter mean mention method moreover move "
-    "multiple nature necessary need nevertheless new next nice nobody nothing number numerous occur "
-    "occurring often ok okay opportunity opposite option order original others overall overview "
-    "paragraph part particular people perfect person perspective place play please plenty point "
-    "possible potential power previous probably problem process properly provide purpose put "
-    "quality question quickly read reader ready real reason regard relate resolve respect response "
-    "result right role said saw say score second see seem seen sense set several show shown side "
-    "significant similar simple simply situation small solution something sometimes soon start step "
-    "story strategy strong style subject such suggest summary sure surprise take taken talk task "
-    "tell term text therefore thing think third thought time today token told topic totally "
-    "touching toward tried true try turn two type typically ultimately understand unforgettable "
-    "unique use used useful using usual valuable value variety various view vivid wait want way "
-    "well went whole wide wonder wonderful word work world write written year yes"
+    "creative day deep definitely depend describe detail development different difficult "
+    "dimension discover discussed diverse dynamic easy effective element end enough especially "
+    "essence essential etc everybody everyone everything evocative exactly example excellent "
+    "explain explanation explore extremely facet fact factor fair fantastic feature feel felt "
+    "field final find first follow form found frequently full fully funny furthermore general get "
+    "give given gladly go goal goes going gone good got grade great group happen hard help "
+    "helpful hence high hold hope huge idea impact important improve include increasingly "
+    "incredible indeed individual influence information insight inspiring instead interesting "
+    "introduce involve issue it journey keep key kind knew know known large last later lead least "
+    "left length level life line list little long look lot made main make manner many matter mean "
+    "mention method moreover move multiple nature necessary need nevertheless new next nice "
+    "nobody nothing number numerous occur occurring often ok okay opportunity opposite option "
+    "order original others overall overview paragraph part particular people perfect person "
+    "perspective place play please plenty point possible potential power previous probably "
+    "problem process properly provide purpose put quality question quickly read reader ready real "
+    "reason regard relate resolve respect response result right role said saw say score second "
+    "see seem seen sense set several show shown side significant similar simple simply situation "
+    "small solution something sometimes soon start step story strategy strong style subject such "
+    "suggest summary sure surprise take taken talk task tell term text therefore thing think "
+    "third thought time today token told topic totally touching toward tried true try turn two "
+    "type typically ultimately understand unforgettable unique use used useful using usual "
+    "valuable value variety various view vivid wait want way well went whole wide wonder "
+    "wonderful word work world write written year yes"
 )
 PRONOUNS = frozenset(
     "he she it they him her them his hers its their this that these those who i you we me us my "
@@ -250,7 +251,7 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
     0.3333333333333333
     """
     reached, said = set(known), set()
-    words = kept_words = 0
+    words = 0
     linked = True
     for i, sentence in enumerate(text.sentences):
         sound = sentence.sound or (terse and len(sentence.words) < 5)
@@ -259,11 +260,10 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
         new = sentence.topic - said
         if sound and linked:
             reached |= sentence.topic
-            if len(new) >= 0.34 * len(sentence.topic):
-                kept_words += len(sentence.words)
-                words += len(sentence.words) if new else 0  # one that names nothing adds none
+            if new and len(new) >= 0.34 * len(sentence.topic):
+                words += len(sentence.words)
                 said |= sentence.topic
-    share = kept_words / max(1, len(text.words))
+    share = words / max(1, len(text.words))
     return Kept(min(words, 3 * len(said)), frozenset(said), share)
 
 
