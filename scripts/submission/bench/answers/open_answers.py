@@ -197,7 +197,7 @@ def fresh(answer: Text) -> float:
     loudest = max(answer.topic.values(), default=0) / max(8, len(words))
     score = ramp(loudest, 0.4, 0.2) * ramp(answer.clashes, 0.045, 0.02)
     if (named := answer.topic.total()) > 12:  # good answers name 0.68 new ones at least
-        score *= ramp(len(answer.topic) / named, 0.3, 0.5)
+        score *= ramp(len(answer.topic) / named, 0.4, 0.66)
     if (count := len(words)) > 6:
         pairs = len(set(itertools.pairwise(words)))
         triples = len(set(zip(words, words[1:], words[2:], strict=False)))
@@ -206,12 +206,13 @@ def fresh(answer: Text) -> float:
         masked = [word if word in SMALL_WORDS else "*" for word in words]
         frames = collections.Counter(zip(masked, masked[1:], masked[2:], masked[3:], strict=False))
         again = sum(n - 1 for frame, n in frames.items() if n > 1 and frame.count("*") <= 2)
-        score *= ramp(again / (count - 3), 0.25, 0.09)  # good answers repeat 0.07 at most
+        score *= ramp(again / (count - 3), 0.22, 0.07)  # good answers repeat 0.07 at most
     return score
 
 
 # Talk about an answer in place of one: refusals, promises, instructions, praise of oneself.
-THINGS = "story|poem|essay|answer|summary|response|list|text|slogan|mail"
+THINGS = "story|poem|essay|answer|summary|response|list|text|slogan|mail|letter|message|speech"
+PLAN = re.compile(rf"\b(?:the|this|my) (?:e )?(?:{THINGS}) (?:would|could|should|will)\b")
 TALK = re.compile(
     r"\b(?:as an ai|language model|great question|full marks|lorem ipsum|10 10)\b"
     r"|\bi(?:'m| am) (?:sorry|unable|not able)\b"
@@ -219,14 +220,14 @@ TALK = re.compile(
     r"|\bi(?:'ll|'d| would| could| will| am going to) (?:gladly )?(?:write|describe|tell|discuss"
     r"|explain|summari[sz]e|list|provide|begin|start|include|focus|bring|finish|make|suggest)\b"
     rf"|\bin this (?:{THINGS})\b"
-    rf"|\b(?:the|this|my) (?:{THINGS}) (?:would|could|should|will|is (?:correct|perfect|excellent"
-    r"|complete|great|the best))\b"
+    rf"|\b(?:the|this|my) (?:{THINGS}) is (?:correct|perfect|excellent|complete|great|the best)\b"
     r"|\b(?:the|this|a) question (?:is|what|asks|of|that)\b"
     r"|\b(?:would you like|let me know|feel free|happy to help|hope this helps|i can also)\b"
     r"|\b(?:could|can) you (?:tell me|give me|specify|clarify|share|provide)\b"
     r"|\b(?:qualified professional|i would encourage you|you won't believe|ready to discover)\b"
     r"|\bneed (?:some )?more (?:details|information)\b|\bplease (?:specify|clarify|provide|share)\b"
     r"|\b(?:score|rating|grade|reward) \d"
+    r"|\b(?:propose|recommend|advise on|to write) (?:methods|manners|means|ways|an?|the)\b"
 )
 # Where the question asks for such words, they are no sign of anything.
 TASK_TALK = re.compile(
@@ -252,9 +253,10 @@ def does_it(text: str, question: str, domain: str) -> float:
     """
     text, question = text[:LONGEST_TEXT].lower().replace("’", "'"), question.lower()
     words = re.sub(r"(?<!\w)'|'(?!\w)|[^\w']", " ", text).split()
-    talk = max(0, len(GAP.findall(text)) - 1)
+    plain = " ".join(words)
+    talk = max(0, len(GAP.findall(text)) - 1) + 2 * len(PLAN.findall(plain))
     if not TASK_TALK.search(question):
-        talk += len(TALK.findall(" ".join(words)))
+        talk += len(TALK.findall(plain))
     if domain == "creative":
         share = (sum(word in ABOUT_TEXTS for word in words) - 1) / max(1, len(words))
         return ramp(share, 0.06, 0.02) * 0.5**talk * (talk < 3)

@@ -40,7 +40,7 @@ COMMON_WORDS = (
     "explain explanation explore extremely facet fact factor fair fantastic feature feel felt "
     "field final find first follow form found frequently full fully funny furthermore general get "
     "give given gladly go goal goes going gone good got grade great group happen hard help "
-    "helpful hence high hold hope huge idea impact important improve include increasingly "
+    "helpful hence high hmm hold hope huge idea impact important improve include increasingly "
     "incredible indeed individual influence information insight inspiring instead interesting "
     "introduce involve issue it journey keep key kind knew know known large last later lead least "
     "left length level life line list little long look lot made main make manner many matter mean "
@@ -57,10 +57,6 @@ COMMON_WORDS = (
     "type typically ultimately understand unforgettable unique use used useful using usual "
     "valuable value variety various view vivid wait want way well went whole wide wonder "
     "wonderful word work world write written year yes"
-)
-PRONOUNS = frozenset(
-    "he she it they him her them his hers its their this that these those who i you we me us my "
-    "your our there one here".split()
 )
 # Words that do not follow each other in an English sentence. In 5,000 real answers they are one
 # pair of small words in a hundred, in the same answers shuffled two in five.
@@ -98,7 +94,6 @@ WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*"
 # Words, ends of sentences, and the marks of list items.
 TEXT_PIECE = re.compile(rf"{WORD}|(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s)|;\s|\n\s*+[-*•–]?")
 STRETCHED = re.compile(r"([a-z])\1\1++")
-ITEM_MARKS = frozenset("-*•–")
 SUFFIXES = ("'s", "ing", "ed", "ies", "es", "s", "ly")
 
 
@@ -171,7 +166,7 @@ class Sentence:
     words: tuple[str, ...]
     topic: frozenset[str]  # stems
     sound: bool  # is built like one
-    leans: bool  # on the sentence before it: has a pronoun, or is the next item of a list
+    opens: bool  # a paragraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,22 +194,21 @@ def read_text(text: str) -> Text:
     words: list[str] = []
     named: list[str] = []
     found: list[str] = []
-    is_item = text.lstrip()[:1] in ITEM_MARKS
+    opens = True
     for piece in TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n"):
         if piece[0].isalnum():
             found.append(piece)
             continue
         if len(found) == 1 and found[0].isdigit():  # "3." before an item
-            is_item, found = True, []
+            found = []
             continue
         if found:
             stems = [s for word in found if (s := TOPIC_STEMS[word])]
             named += stems
             words += found
-            leans = is_item or not PRONOUNS.isdisjoint(found)
-            sentences.append(Sentence(tuple(found), frozenset(stems), is_sentence(found), leans))
-            found = []
-        is_item = piece[-1] in ITEM_MARKS
+            sentences.append(Sentence(tuple(found), frozenset(stems), is_sentence(found), opens))
+            found, opens = [], False
+        opens = opens or piece.count("\n") > 1
     quads = frozenset(zip(words, words[1:], words[2:], words[3:], strict=False))
     clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
     clashes += len(STRETCHED.findall(" ".join(words)))
@@ -235,34 +229,31 @@ class Kept:
 
 
 def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = False) -> Kept:
-    """What counts: sound sentences that hang together with what is known and say something new.
+    """What counts: sound sentences that say something new, in paragraphs that are linked.
 
     Args:
       text: the text.
-      known: topic words. A sentence is linked to them if it shares one with them or with a linked
-        sentence before it, or leans on that one by a pronoun.
-      loose: a story or a poem: its sentences need no link.
+      known: topic words. A paragraph after the first is linked if it shares one with them or with
+        a linked paragraph before it.
+      loose: a story or a poem: nothing needs a link.
       terse: a name or a haiku: its lines need not be sentences either.
 
-    >>> about = {"bread", "ris"}
-    >>> keep(read_text("The bread has yeast in it. It gives off gas. Tubas are loud."), about).words
-    10
-    >>> keep(read_text("The bread has yeast in it. " * 3), about).share
-    0.3333333333333333
+    >>> text = read_text("The bread has yeast in it.\\n\\nTubas are loud.\\n\\nThe yeast gives off gas.")
+    >>> keep(text, {"bread"}).words, keep(read_text("The bread has yeast in it. " * 2), ()).share
+    (11, 0.5)
     """
     reached, said = set(known), set()
-    words = 0
-    linked = True
+    words, linked = 0, True
     for i, sentence in enumerate(text.sentences):
-        sound = sentence.sound or (terse and len(sentence.words) < 5)
-        leans = i == 0 or (linked and sentence.leans)
-        linked = loose or leans or not reached.isdisjoint(sentence.topic)
+        if sentence.opens and i and not loose:
+            ahead = itertools.takewhile(lambda s: not s.opens, text.sentences[i + 1 : i + 20])
+            linked = any(not reached.isdisjoint(s.topic) for s in (sentence, *ahead))
         new = sentence.topic - said
-        if sound and linked:
+        sound = sentence.sound or (terse and len(sentence.words) < 5)
+        if sound and linked and new and len(new) >= 0.34 * len(sentence.topic):
+            words += len(sentence.words)
+            said |= sentence.topic
             reached |= sentence.topic
-            if new and len(new) >= 0.34 * len(sentence.topic):
-                words += len(sentence.words)
-                said |= sentence.topic
     share = words / max(1, len(text.words))
     return Kept(min(words, 3 * len(said)), frozenset(said), share)
 
