@@ -362,6 +362,7 @@ def natural(count: int, band: tuple[int, int]) -> float:
 
 
 FACT, FACT_BAND = 10, (1, 25)  # words of a reference that is a fact; of prose beside it
+EXPLAINS = re.compile(r"\b(?:why|explain|describe|discuss|how (?!many|much|old|far|long|tall|big))")
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 
@@ -432,7 +433,8 @@ def open_parts(
     trace, reference = read_text(completion.reasoning), read_source_text(example.answer)
     domain, is_summary = example.domain, example.domain == "summarization"
     is_fact = 0 < len(reference.words) <= FACT and domain not in ("creative", "ideation")
-    band = FACT_BAND if is_fact else natural_length(example.question, domain)
+    explains = EXPLAINS.search(example.question.lower()) is not None
+    band = natural_length(example.question, domain) if explains or not is_fact else FACT_BAND
     terse = band[0] <= 10
     loose = terse or domain == "creative"
     kept = keep(answer, question.content | reference.content, loose, terse)
@@ -465,7 +467,9 @@ def open_parts(
         parts["agreement"] = ramp(alike.reference, 0.3, 0.8) if read else ramp(words, 0.0, 0.45)
     if is_fact:
         parts["names"] = names_fact(answer, reference, question, alike)
-        parts["names"] *= HEDGED if HEDGE.search(completion.answer.lower()) else 1.0
+        parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
+        if not explains and HEDGE.search(completion.answer.lower()):
+            parts |= {"names": HEDGED * parts["names"], "beside": HEDGED * parts["beside"]}
     return parts
 
 
@@ -492,7 +496,5 @@ def open_score(
         worth = (1 - share) * worth + share * parts["agreement"]
     worth *= (1 - ADDS + ADDS * parts["adds"]) * math.prod(parts[name] for name in GUARDS)
     if "names" in parts:
-        beside = BESIDE_FACT * worth * ramp(len(completion.answer.split()), 4, 8)
-        hedged = HEDGED if HEDGE.search(completion.answer.lower()) else 1.0
-        worth = max(beside * hedged, parts["names"] * parts["honest_trace"])
+        worth = max(parts["beside"] * worth, parts["names"] * parts["honest_trace"])
     return worth * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"])
