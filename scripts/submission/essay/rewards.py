@@ -10,7 +10,9 @@
 #
 # The format is a *gate*: what does not pass it earns nothing. After the warm start nearly every
 # completion passes, and what is left to earn is being right. Length pays only with a right answer, so
-# that no style makes up for a wrong one. Each part is a pure function of one parsed completion.
+# that no style makes up for a wrong one. Each part is a pure function of one parsed completion; only
+# `open` also sees the batch, where what is said to several prompts is worth less. With the `kaggle`
+# profile a small model reads how near an open answer is to its question and its reference.
 
 # %%
 import math
