@@ -43,7 +43,6 @@ from submission.bench.answers.texts import (
     LONGEST_TEXT,
     PLAIN,
     SMALL_WORDS,
-    TOPIC_STEMS,
     Text,
     Vocabulary,
     cosine,
@@ -51,6 +50,7 @@ from submission.bench.answers.texts import (
     read_source_text,
     read_text,
     stem,
+    topic_stem,
 )
 
 
@@ -149,8 +149,10 @@ def on_topic(
     if near > -1:
         if domain == "creative" or (domain == "ideation" and alike.reference == -1):
             # It may be far from its prompt, if it is farther from any other.
-            beyond = ramp(near - alike.generic + 0.15 * shared, -0.1, 0.1) * ramp(near, 0.05, 0.15)
-            return max(beyond, ramp(alike.reference, 0.35, 0.65), 0.25 * terse)
+            beyond = ramp(near - alike.generic + 0.15 * shared, -0.05, 0.06) * ramp(
+                near, 0.05, 0.15
+            )
+            return max(beyond, ramp(alike.reference, 0.42, 0.65), 0.35 * terse)
         near = near if alike.reference == -1 else (near + alike.reference) / 2
         return ramp(near + 0.05 * shared, *((0.05, 0.4) if short else (0.3, 0.55)))
     if domain == "summarization":
@@ -277,7 +279,7 @@ def numbers_in_place(text: Text, most: int) -> list[tuple[str, set[str]]]:
     """The first numbers of a text, each with the topic words up to three words away."""
     places = [i for i, word in enumerate(text.words) if word[0].isdigit()][:most]
     around = ([w for w in text.words[max(0, i - 3) : i + 4] if not w[0].isdigit()] for i in places)
-    near = ({TOPIC_STEMS[word] for word in words} - {""} for words in around)
+    near = ({topic_stem(word) for word in words} - {""} for words in around)
     return [(text.words[i].replace(",", ""), words) for i, words in zip(places, near, strict=True)]
 
 
@@ -319,7 +321,7 @@ ASKED = (
     (r"\b(?:two|2|single|one)[- ](?:line|sentence)s?\b|\bcouplet\b|\btweet\b", (8, 45)),
     (r"\blimerick\b|\bquatrain\b|\bfour[- ]line", (18, 55)),
     (r"\b(?:three|four|3|4)[- ](?:line|sentence)s?\b", (20, 90)),
-    (r"\b(?:short|brief|briefly|small|quick)\b", (25, 200)),
+    (r"\b(?:poem|rhyme|song|short|brief|briefly|small|quick)\b", (25, 200)),
 )
 NUMBERS = dict(two=2, three=3, four=4, five=5, six=6, ten=10)
 ASKED_WORDS = re.compile(rf"\b(\d{{1,4}}|{'|'.join(NUMBERS)})(?:[- ]to[- ]\d+)?[- ]words?\b")

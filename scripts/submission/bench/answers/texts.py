@@ -113,23 +113,15 @@ def stem(word: str) -> str:
 COMMON_STEMS = frozenset(map(stem, COMMON_WORDS.split()))
 
 
-class Stems(dict):
-    """Topic stems by word, each worked out once; empty for a small, common or very short word.
+@functools.lru_cache(maxsize=100_000)
+def topic_stem(word: str) -> str:
+    """The stem of a topic word; empty for a small, a common or a very short one.
 
-    >>> [Stems()[word] for word in ("rains", "because", "important")]
-    ['rain', '', '']
+    >>> topic_stem("rains"), topic_stem("because"), topic_stem("important")
+    ('rain', '', '')
     """
-
-    def __missing__(self, word: str) -> str:
-        if len(self) > 100_000:
-            self.clear()
-        found = stem(word)
-        known = len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS
-        self[word] = "" if known else found
-        return self[word]
-
-
-TOPIC_STEMS = Stems()
+    found = stem(word)
+    return "" if len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS else found
 
 
 def is_sentence(words: Sequence[str]) -> bool:
@@ -145,7 +137,7 @@ def is_sentence(words: Sequence[str]) -> bool:
     [True, False, False]
     """
     if len(words) < 5:
-        return any(not TOPIC_STEMS[word] for word in words)
+        return any(not topic_stem(word) for word in words)
     kinds = "".join(["s" if word in SMALL_WORDS else "t" for word in words])
     clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
     return (
@@ -203,7 +195,7 @@ def read_text(text: str) -> Text:
             found = []
             continue
         if found:
-            stems = [s for word in found if (s := TOPIC_STEMS[word])]
+            stems = [s for word in found if (s := topic_stem(word))]
             named += stems
             words += found
             sentences.append(Sentence(tuple(found), frozenset(stems), is_sentence(found), opens))
