@@ -149,7 +149,7 @@ def on_topic(
     if near > -1:
         if domain == "creative" or (domain == "ideation" and alike.reference == -1):
             # It may be far from its prompt, if it is farther from any other.
-            beyond = ramp(near - alike.generic + 0.15 * shared, -0.05, 0.06) * ramp(
+            beyond = ramp(near - alike.generic + 0.15 * shared, -0.04, 0.06) * ramp(
                 near, 0.05, 0.15
             )
             return max(beyond, ramp(alike.reference, 0.42, 0.65), 0.35 * terse)
@@ -461,7 +461,7 @@ def open_parts(
     }
     if alike.question > -1 and not is_summary:
         parts["adds"] = ramp(
-            alike.question, *((0.75, 0.35) if domain == "creative" else (0.85, 0.5))
+            alike.question, *((0.7, 0.3) if domain == "creative" else (0.85, 0.5))
         )
     if example.answer:
         words = cosine(*map(vocabulary.weights, (completion.answer, example.answer)))
