@@ -149,7 +149,7 @@ def on_topic(
     if near > -1:
         if domain == "creative" or (domain == "ideation" and alike.reference == -1):
             # It may be far from its prompt, if it is farther from any other.
-            beyond = ramp(near - alike.generic + 0.15 * shared, -0.04, 0.06) * ramp(
+            beyond = ramp(near - alike.generic + 0.15 * shared, -0.05, 0.06) * ramp(
                 near, 0.05, 0.15
             )
             return max(beyond, ramp(alike.reference, 0.42, 0.65), 0.35 * terse)
@@ -344,7 +344,7 @@ def natural_length(question: str, domain: str) -> tuple[int, int]:
     """
     request = question[:200].lower() + " … " + question[-200:].lower()
     if match := ASKED_WORDS.search(request):
-        words = NUMBERS.get(match[1]) or int(match[1])
+        words = NUMBERS.get(match[1]) or max(1, int(match[1]))
         return round(0.7 * words), round(1.3 * words)
     if domain in ("science", "other") and ASKS_FACT.match(question.lower()):
         return 1, 80
@@ -410,18 +410,9 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
 
 # **The sum.**
 
-GUARDS = (
-    *("on_topic", "kept", "own_words", "fresh", "does_it", "holds", "only_here", "brief"),
-    "honest_trace",
-)
+GUARDS = "on_topic kept own_words fresh does_it holds only_here brief honest_trace".split()
 LENGTH, SPECIFIC = 0.45, 0.55  # weights of the merits; and, with a reference, of agreement:
-AGREEMENT = {
-    "creative": 0.0,
-    "ideation": 0.1,
-    "science": 0.35,
-    "other": 0.35,
-    "summarization": 0.35,
-}
+AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # elsewhere 0.35
 ADDS = 0.4  # what an answer loses that says in meaning what the question says
 WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
 HEDGED, BESIDE_FACT = 0.02, 0.3  # names a fact, or another; prose that does not name it, at most
@@ -460,13 +451,14 @@ def open_parts(
         "adds": 1.0,
     }
     if alike.question > -1 and not is_summary:
-        parts["adds"] = ramp(
-            alike.question, *((0.7, 0.3) if domain == "creative" else (0.85, 0.5))
-        )
+        limits = (0.7, 0.3) if domain == "creative" else (0.85, 0.5)
+        parts["adds"] = ramp(alike.question, *limits)
     if example.answer:
-        words = cosine(*map(vocabulary.weights, (completion.answer, example.answer)))
-        read = alike.reference > -1
-        parts["agreement"] = ramp(alike.reference, 0.3, 0.8) if read else ramp(words, 0.0, 0.45)
+        limits, near = (0.3, 0.8), alike.reference
+        if near == -1:
+            near = cosine(*map(vocabulary.weights, (completion.answer, example.answer)))
+            limits = (0.0, 0.45)
+        parts["agreement"] = ramp(near, *limits)
     if is_fact:
         parts["names"] = names_fact(answer, reference, question, alike)
         parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
@@ -494,7 +486,7 @@ def open_score(
         parts |= {"trace": 1.0, "honest_trace": 1.0}
     worth = LENGTH * parts["length"] + SPECIFIC * parts["specific"]
     if "agreement" in parts:
-        share = AGREEMENT.get(example.domain, AGREEMENT["other"])
+        share = AGREEMENT.get(example.domain, 0.35)
         worth = (1 - share) * worth + share * parts["agreement"]
     worth *= (1 - ADDS + ADDS * parts["adds"]) * math.prod(parts[name] for name in GUARDS)
     if "names" in parts:
