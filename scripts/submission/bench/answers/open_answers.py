@@ -430,16 +430,19 @@ def open_parts(
     band = natural_length(example.question, domain) if explains or not is_fact else FACT_BAND
     terse = band[0] <= 10
     loose = terse or domain == "creative"
-    kept = keep(answer, question.content | reference.content, loose, terse)
-    usual = keep(reference, (), loose=True, terse=terse).share if reference.words else 1.0
+    # The reference sets the standard: it may be a list of names, or say a thing again and again.
+    is_list = reference.words and keep(reference, (), loose=True, free=4).share < 0.5
+    free = 1000 if is_list else 4 * terse
+    kept = keep(answer, question.content | reference.content, loose, free)
+    usual = keep(reference, (), True, free).share if reference.words else 1.0
     own = kept.content & question.content if is_summary else kept.content - question.content
     document = read_source_text(f"{example.question}\n{example.answer}") if is_summary else NO_TEXT
     limits = (1.6 * band[1], 1.1 * band[1]) if terse else (2.5 * band[1], 1.5 * band[1])
     parts = {
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, alike, terse),
-        "kept": clamp(kept.share / max(0.1, usual)),  # a reference may be a list of names
+        "kept": clamp(kept.share / max(0.1, usual)),
         "own_words": own_words(answer, question, reference, domain, alike),
-        "fresh": fresh(answer),
+        "fresh": clamp(fresh(answer) / max(0.1, fresh(reference))),
         "does_it": does_it(completion.answer, example.question, domain),
         "holds": holds(answer, document) if is_summary else 1.0,
         "only_here": ramp(alike.elsewhere, 0.6, 0.2),

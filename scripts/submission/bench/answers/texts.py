@@ -208,7 +208,7 @@ class Kept:
     share: float  # of all words, 0 to 1
 
 
-def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = False) -> Kept:
+def keep(text: Text, known: Iterable[str], loose: bool = False, free: int = 0) -> Kept:
     """What counts: sound sentences that say something new, in paragraphs that are linked.
 
     Args:
@@ -216,7 +216,7 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
       known: topic words. A paragraph after the first is linked if it shares one with them or with
         a linked paragraph before it.
       loose: a story or a poem: nothing needs a link.
-      terse: a name or a haiku: its lines need not be sentences either.
+      free: lines of so many words need not be sentences: of a haiku, or a list of names.
 
     >>> paragraphs = ("The bread has yeast in it.", "Tubas are loud.", "The yeast gives off gas.")
     >>> sorted(keep(read_text("\\n\\n".join(paragraphs)), {"bread"}).content)
@@ -229,7 +229,7 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, terse: bool = Fa
             ahead = itertools.takewhile(lambda s: not s.opens, text.sentences[i + 1 : i + 20])
             linked = any(not reached.isdisjoint(s.topic) for s in (sentence, *ahead))
         new = sentence.topic - said
-        sound = sentence.sound or (terse and len(sentence.words) < 5)
+        sound = sentence.sound or len(sentence.words) <= free
         if sound and linked and new and len(new) >= 0.34 * len(sentence.topic):
             words += len(sentence.words)
             said |= sentence.topic
