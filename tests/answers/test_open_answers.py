@@ -1,7 +1,7 @@
 import pytest
 
 from submission.bench.answers import open_answers as o
-from submission.bench.answers.prompts import Example, parse
+from submission.bench.answers.prompts import Completion, Example, parse
 
 QUESTION = o.read_text("Why does bread dough rise when it is left to stand in a warm kitchen?")
 ANSWER = (
@@ -73,10 +73,10 @@ def test_a_summary_must_be_shorter_than_what_it_sums_up():
 
 def test_a_trace_that_copies_the_answer_or_the_question_earns_nothing():
     read = o.read_text
-    assert o.trace_quality(read(TRACE), read(ANSWER), QUESTION) > 0.2
+    assert o.trace_quality(read(TRACE), read(ANSWER), QUESTION) > 0.1
     assert o.trace_quality(read(ANSWER), read(ANSWER), QUESTION) == 0.0
     assert o.trace_quality(QUESTION, read(ANSWER), QUESTION) == 0.0
-    assert o.trace_quality(read("I am right. Full marks, please."), read(ANSWER), QUESTION) < 0.1
+    assert o.trace_quality(read("I am right. Full marks, please."), read(ANSWER), QUESTION) < 0.05
     assert o.trace_quality(read(f"{TRACE} " * 4), read(ANSWER), QUESTION) < 0.1
 
 
@@ -141,9 +141,82 @@ def test_the_natural_length_is_the_one_asked_for(question, domain, fitting, too_
 
 
 def test_agreement_grows_with_shared_words():
-    reference = "Blue light is scattered more than red light by the air."
-    close = "The air scatters blue light more than it scatters red light."
-    assert o.agreement(close, reference) > o.agreement("The sky has a colour.", reference)
+    row = Example("Why is the sky blue?", "Air scatters blue light more than red light.", "open")
+
+    def agreement(answer):
+        return o.open_parts(Completion("", True, TRACE, answer), row)["agreement"]
+
+    assert agreement("Blue light is scattered by the air.") > agreement("The sky has a colour.")
+
+
+CONSTANT = (
+    "An umbrella stood by the door, waiting for rain. One evening a stranger knocked, wet to the "
+    "bone, and the old woman gave it to him without a word. Years later it came back by post."
+)
+
+
+def test_nothing_in_a_trace_makes_an_answer_relevant():
+    bridge = (
+        f"The user asks: {ROW.question} I think of an umbrella in the rain, which is like dough."
+    )
+    assert score(CONSTANT, bridge) == 0.0
+    assert score(ANSWER, bridge) > 0.2
+
+
+BIRDS = Example("Identify the bird in this list: trout, heron, badger, newt", "The heron", "open")
+
+
+def test_a_short_right_answer_is_worth_more_than_prose_around_it():
+    trace = "A trout is a fish and a newt an amphibian. A heron has wings, so it is the bird."
+    right = score("Heron", trace, BIRDS)
+    assert right > 0.5
+    for answer in (
+        "Badger",
+        "Heron, or perhaps newt",
+        "Some would say the badger, others the heron; both have been named.",
+        "It is the animal in the list that has wings and wades near water.",
+        "the bird in this list",
+        BIRDS.question,
+        CONSTANT,
+    ):
+        assert score(answer, trace, BIRDS) < 0.2 * right
+
+
+def test_the_words_of_a_choice_may_be_used():
+    row = Example("Which weighs more, cold or hot water?", "", "open")
+    assert score("Cold water is heavier.", TRACE, row) > score(row.question, TRACE, row) == 0.0
+
+
+DOCUMENT = (
+    "Summarise: The mill in Arden closed in 2009, and 340 people lost their jobs. A cooperative of "
+    "52 workers bought it in 2014. They do not make paper there but doors, and sold 9,100 in 2020."
+)
+MILL = Example(DOCUMENT, "", "open", domain="summarization")
+SUMMARY = (
+    "The Arden mill closed in 2009, at the cost of 340 jobs. A cooperative of 52 workers bought it "
+    "in 2014 and makes doors, of which it sold 9,100 in 2020."
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("2009", "340", "52", "2014"), ("2014", "9,100", "340", "2009")),
+        (("closed", "bought", "makes"), ("never closed", "never bought", "does not make")),
+    ],
+)
+def test_a_summary_with_other_numbers_or_denials_is_worth_less(old, new):
+    wrong = SUMMARY
+    for i, text in enumerate(old):
+        wrong = wrong.replace(text, f"<{i}>")
+    for i, text in enumerate(new):
+        wrong = wrong.replace(f"<{i}>", text)
+    assert score(wrong, TRACE, MILL) < 0.8 * score(SUMMARY, TRACE, MILL)
+
+
+def test_what_is_said_to_other_prompts_too_is_worth_nothing():
+    completion = parse(f"<reasoning>{TRACE}</reasoning><answer>{ANSWER}</answer>")
+    assert o.open_score(completion, ROW, alike=o.Alike(elsewhere=0.7)) == 0.0
 
 
 @pytest.mark.parametrize("text", ["", " ", "\x00", "💡" * 50, "9" * 5000, "é" * 400, "\n" * 400])

@@ -85,12 +85,17 @@ def test_every_reward_is_a_number_from_0_to_1(example, text):
 
 @quick
 @given(st.lists(st.tuples(row, completion), min_size=2, max_size=5), st.randoms())
-def test_neither_order_nor_batch_mates_matter(pairs, rng):
-    alone = [score([pair])[0] for pair in pairs]
-    assert score(pairs) == alone
+def test_order_does_not_matter(pairs, rng):
+    together = score(pairs)
     order = list(range(len(pairs)))
     rng.shuffle(order)
-    assert score([pairs[i] for i in order]) == [alone[i] for i in order]
+    assert score([pairs[i] for i in order]) == [together[i] for i in order]
+
+
+@quick
+@given(st.lists(st.tuples(st.sampled_from(ROWS[:5]), completion), min_size=2, max_size=5))
+def test_batch_mates_do_not_matter_but_for_open_answers_to_other_prompts(pairs):
+    assert score(pairs) == [score([pair])[0] for pair in pairs]
 
 
 @quick

@@ -52,8 +52,8 @@ def test_the_examples_beside_the_code_are_true():
     assert part("length", "42") > part("length", "43") == 0.0
     jar = {"question": ["Name a use for an old jar"], "answer": [""], "checker": ["open"]}
     trace = "<reasoning>What is small and gets lost at home? Buttons. A jar shows them.</reasoning>"
-    good = "Keep buttons in it, sorted by colour, on the window sill where the light falls through"
-    assert part("open", f"{good} the glass.", **jar) == pytest.approx(0.22, abs=0.005)
+    good = "Keep buttons in an old jar, sorted by colour, on the window sill where light falls in."
+    assert part("open", good, **jar) > 0.2
     assert part("open", "It depends on many factors.", **jar) == 0.0
 
 

@@ -19,6 +19,7 @@ from tunix.rl import algo_core, common, function_registry, rl_cluster
 from tunix.rl.grpo import grpo_learner
 
 # %% tags=["modules-only"]
+from submission.bench.answers.meaning import load_encoder
 from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabulary
 from submission.bench.policy.cluster import ChunkedCluster, rollout_config
 from submission.bench.policy.losses import completion_scores
@@ -88,7 +89,8 @@ def train_grpo(
     if (report := finished_stage(session.folder, "grpo")) is not None:
         return report
     cluster = build_cluster(policy, tokenizer, run, session.mesh)
-    scorer = Scorer(run.profile.rewards, Context(vocabulary=fit_vocabulary(rows.examples)))
+    encoder = load_encoder(run.profile.rewards.encoder)  # reads the meaning of open answers
+    scorer = Scorer(run.profile.rewards, Context(0.0, fit_vocabulary(rows.examples), encoder))
     for name in EXTRA_SETUPS.keys() & run.profile.rewards.extras.keys():
         EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
     sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)

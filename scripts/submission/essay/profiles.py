@@ -158,7 +158,10 @@ KAGGLE = Profile(
         beta=0.04,
         temperature=0.9,  # and no top-k, no top-p: what is sampled is what is trained
     ),
-    rewards=Rewards(shortest=20, longest=400, slope=150),
+    rewards=Rewards(
+        shortest=20, longest=400, slope=150,
+        encoder="sentence-transformers/all-MiniLM-L6-v2",  # 90 MB; it reads what open answers mean
+    ),
     evaluation=Evaluation(HELD_OUT_SOURCES, rows=100, batch_size=256),
     sft_sources={"warm_start_grpo": sources_named("glaive", "mixture_of_thoughts")},
     sft_fallback=(SOURCES["gsm8k"], WORKED),  # the format can be learned from worked solutions too

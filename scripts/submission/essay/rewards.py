@@ -10,7 +10,9 @@
 #
 # The format is a *gate*: what does not pass it earns nothing. After the warm start nearly every
 # completion passes, and what is left to earn is being right. Length pays only with a right answer, so
-# that no style makes up for a wrong one. Each part is a pure function of one parsed completion.
+# that no style makes up for a wrong one. Each part is a pure function of one parsed completion; only
+# `open` also sees the batch, where what is said to several prompts is worth less. With the `kaggle`
+# profile a small model reads how near an open answer is to its question and its reference.
 
 # %%
 import math
@@ -28,6 +30,7 @@ from submission.bench.answers.scoring import (
     Tally,
     check_all,
     earned,
+    score_open,
 )
 from submission.bench.settings.config import Rewards
 
@@ -89,12 +92,7 @@ def score_batch(
         "in_format": [reward_format(c) for c in completions],
         "right": right,
         "length": [r * reward_length(c, weights) for r, c in zip(right, completions, strict=True)],
-        "open": [
-            tally.attempt("open", lambda c=c, e=e: open_score(c, e, context.vocabulary), 0.0)
-            if e.checker == "open"
-            else 0.0
-            for c, e in zip(completions, examples, strict=True)
-        ],
+        "open": score_open(completions, examples, open_score, context, tally),
         "partly": [reward_partly(c) for c in completions],
     }
     for name in weights.extras:
@@ -132,7 +130,10 @@ def components(prompts: Any, completions: Any, weights: Any = None, **columns: A
 
 
 def combined(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
-    """The reward with its default weights and length band: a list in [0, 1]."""
+    """The reward with its default weights and length band: a list in [0, 1].
+
+    Open answers are scored by their words alone: no model that reads meaning is loaded.
+    """
     return Scorer(Rewards())(prompts, completions, **columns)
 
 

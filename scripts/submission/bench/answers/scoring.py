@@ -10,6 +10,7 @@ too.
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from submission.bench.answers.open_answers import UNSEEN, Reader, see_batch
 from submission.bench.answers.prompts import Completion, Example, example_from_mapping, parse
 from submission.bench.answers.texts import PLAIN, Vocabulary
 from submission.bench.settings.config import Rewards, Run
@@ -131,6 +133,7 @@ class Context:
 
     progress: float = 0.0  # share of the stage that is done
     vocabulary: Vocabulary = PLAIN
+    encoder: Reader | None = None  # reads the meaning of open answers; without it, words count
     gold_probability: Callable[..., Sequence[float]] | None = None
 
 
@@ -180,6 +183,26 @@ def check_all(
             for places, value in zip(slow.values(), done, strict=True):
                 for i in places:
                     values[i] = value
+    return values
+
+
+def score_open(
+    completions: Sequence[Completion],
+    examples: Sequence[Example],
+    score: Callable[..., float],
+    context: Context,
+    tally: Tally,
+) -> list[float]:
+    """The scores of the open rows, 0 elsewhere; what only the batch can tell is read once."""
+    values = [0.0] * len(completions)
+    rows = [i for i, example in enumerate(examples) if example.checker == "open"]
+    if rows:
+        batch = [completions[i] for i in rows], [examples[i] for i in rows]
+        read = functools.partial(see_batch, *batch, context.encoder)
+        alike = tally.attempt("meaning", read, [UNSEEN] * len(rows))
+        for i, seen in zip(rows, alike, strict=True):
+            one = functools.partial(score, completions[i], examples[i], context.vocabulary, seen)
+            values[i] = tally.attempt("open", one, 0.0)
     return values
 
 

@@ -202,6 +202,7 @@ class Rewards:
     shortest: int = 10  # words; from here ...
     longest: int = 400  # ... to here the length pays in full
     slope: int = 200  # words past `longest` after which it pays nothing
+    encoder: str = ""  # the model that reads the meaning of open answers; empty: none does
     extras: Mapping[str, float] = dataclasses.field(default_factory=dict)  # of `more_rewards`
     late: Mapping[str, float] = dataclasses.field(default_factory=dict)  # weights at the end
     most_failures: float = 0.02  # share of failed scorings after which the run stops

@@ -7,8 +7,8 @@ rows that can be checked, the accuracy with its 95 % interval (Wilson), and one 
 - **accuracy**: in format, and right;
 - **lenient accuracy**: right, with the format forgiven. Stock Gemma knows nothing of our
   tags, so this is the number that a gain has to be measured against;
-- **open score**: the mean score of the answers that have no gold one to match; leniently, of
-  all that was said, in the format or not.
+- **open score**: the mean score of the answers that have no gold one to match, by the reward's
+  own measure; leniently, of all that was said, in the format or not.
 """
 
 import collections
@@ -28,7 +28,8 @@ import numpy as np
 from flax import nnx
 
 from submission.bench.answers.checkers import LONGEST_ANSWER, check
-from submission.bench.answers.open_answers import open_score
+from submission.bench.answers.meaning import load_encoder
+from submission.bench.answers.open_answers import UNSEEN, Alike, Reader, open_score, see_batch
 from submission.bench.answers.prompts import (
     CUT_MARK,
     TAGS,
@@ -87,28 +88,39 @@ class Answered:
     failed: bool = False  # could not be scored, tried twice
 
 
-def judge_open(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
-    """Scores an answer without a gold one; leniently, its text alone, in the format or not."""
+def said_openly(completion: Completion) -> Completion:
+    """What was said, as if it had been in the format."""
     said = completion.answer if completion.in_format else without_tags(completion.text)
-    text = Completion(completion.text, True, completion.reasoning or "-", said)
-    leniently = open_score(text, example, with_trace=False)
-    score = open_score(completion, example)
+    return Completion(completion.text, True, completion.reasoning or "-", said)
+
+
+def judge_open(
+    example: Example, completion: Completion, tokens: int, stopped: bool, seen: Alike
+) -> Answered:
+    """Scores an answer without a gold one; leniently, its text alone, in the format or not."""
+    text = said_openly(completion)
+    leniently = open_score(text, example, alike=seen, with_trace=False)
+    score = open_score(completion, example, alike=seen)
     return Answered(example, completion, tokens, stopped, False, False, score, leniently)
 
 
-def judge_exactly(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+def judge_exactly(
+    example: Example, completion: Completion, tokens: int, stopped: bool, seen: Alike
+) -> Answered:
     """Scores an answer that has a gold one; leniently, whatever its format."""
     right = completion.in_format and check(example, completion.answer) is True
     leniently = right or is_right_leniently(completion, example)
     return Answered(example, completion, tokens, stopped, right, leniently)
 
 
-def judge(example: Example, completion: Completion, tokens: int, stopped: bool) -> Answered:
+def judge(
+    example: Example, completion: Completion, tokens: int, stopped: bool, seen: Alike = UNSEEN
+) -> Answered:
     """Scores one completion. A checker that fails, not the answer, is tried twice and counted."""
     score = judge_open if example.checker == "open" else judge_exactly
     for _ in range(2):
         try:
-            return within(CHECK_SECONDS, lambda: score(example, completion, tokens, stopped))
+            return within(CHECK_SECONDS, lambda: score(example, completion, tokens, stopped, seen))
         except (RuntimeError, TimeoutError) as error:
             warnings.warn(f"An answer could not be checked: {error}", stacklevel=2)
     return Answered(example, completion, tokens, stopped, False, False, failed=True)
@@ -119,10 +131,18 @@ def judge_all(
     completions: Sequence[Completion],
     tokens: Sequence[int],
     stopped: Sequence[bool],
+    encoder: Reader | None = None,
 ) -> list[Answered]:
-    """Scores completions, several at a time: those with code wait for child processes."""
+    """Scores completions, several at a time: those with code wait for child processes.
+
+    Open answers are scored each by itself, so that a score does not depend on its batch.
+    """
+    said = [said_openly(completion) for completion in completions]
+    seen = [UNSEEN] * len(said)
+    if encoder is not None:
+        seen = [found._replace(elsewhere=0.0) for found in see_batch(said, examples, encoder)]
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        return list(pool.map(judge, examples, completions, tokens, stopped))
+        return list(pool.map(judge, examples, completions, tokens, stopped, seen))
 
 
 def answer_greedily(
@@ -132,6 +152,7 @@ def answer_greedily(
     max_prompt_length: int,
     max_generation_steps: int,
     deadline: Deadline | None = None,
+    encoder: Reader | None = None,
 ) -> list[Answered]:
     """Completions of all examples, by greedy decoding without `eos_tokens`.
 
@@ -161,7 +182,7 @@ def answer_greedily(
         ]
         sizes = [len(tokens) for tokens in output.tokens]
         stopped = [ended(tokens, max_generation_steps) for tokens in output.tokens]
-        answered += judge_all(batch, completions[: len(batch)], sizes, stopped)
+        answered += judge_all(batch, completions[: len(batch)], sizes, stopped, encoder)
     if len(answered) < len(examples):
         print(f"Time for {len(answered)} of {len(examples)} held-out rows only.")
     return answered
@@ -182,7 +203,7 @@ def write_answers(path: pathlib.Path, answered: Sequence[Answered], seconds: flo
 
 
 def read_answers(
-    path: pathlib.Path, examples: Sequence[Example]
+    path: pathlib.Path, examples: Sequence[Example], encoder: Reader | None = None
 ) -> tuple[list[Answered], float] | None:
     """What was kept, judged anew, and the seconds it took; None if there is nothing that fits."""
     found = read_json(path, {"answers": []})
@@ -195,6 +216,7 @@ def read_answers(
         [parse(row["completion"]) for row in kept],
         [row["tokens"] for row in kept],
         [row["stopped"] for row in kept],
+        encoder,
     )
     return answered, found["seconds"]
 
@@ -323,6 +345,7 @@ class Examiner:
         self.policy, self.held_out, self.session = policy, held_out, session
         self.sampler = make_sampler(policy, tokenizer, session.run.cache_length)
         lengths = session.run.profile.lengths
+        self.encoder = load_encoder(session.run.profile.rewards.encoder)
         self.sizes = (batch_size, lengths.prompt, lengths.completion)
         self.answers: dict[str, list[Answered]] = {}  # by the name of the evaluation
 
@@ -330,12 +353,12 @@ class Examiner:
         """What the policy, as it is now, answers; by greedy decoding."""
         self.sampler.transformer_state = nnx.variables(self.policy)
         with self.session.mesh, self.session.stop.heard():
-            return answer_greedily(self.sampler, rows, *self.sizes, deadline)
+            return answer_greedily(self.sampler, rows, *self.sizes, deadline, self.encoder)
 
     def evaluate(self, name: str) -> None:
         """Evaluates the policy as it is now; what was evaluated before a kill is read."""
         session, kept = self.session, self.session.folder.answers / f"{name}.json"
-        if (before := read_answers(kept, self.held_out)) is not None:
+        if (before := read_answers(kept, self.held_out, self.encoder)) is not None:
             self.answers[name], session.evaluation_seconds = before
         else:
             start = time.monotonic()
