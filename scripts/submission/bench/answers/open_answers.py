@@ -267,12 +267,12 @@ def does_it(text: str, question: str, domain: str) -> float:
     return 0.5**talk * (talk < 3)
 
 
-DENIALS = frozenset("no not never cannot nobody none nothing neither nor without".split())
+DENYING_WORDS = frozenset("no not never cannot nobody none nothing neither nor without".split())
 
 
 def denies(words: Sequence[str]) -> bool:
     """Is there a denial in the sentence?"""
-    return any(word in DENIALS or word.endswith("n't") for word in words)
+    return any(word in DENYING_WORDS or word.endswith("n't") for word in words)
 
 
 def numbers_in_place(text: Text, most: int) -> list[tuple[str, set[str]]]:
