@@ -149,7 +149,7 @@ def test_results_have_the_promised_fields(executed):
     results = json.loads((executed[1] / "results.json").read_text())
     assert set(results) == {
         *("profile", "recipe", "model", "seed", "wall_seconds", "stages", "evaluation"),
-        *("submitted_step", "submission", "data"),
+        *("submitted_step", "submission", "data", "stock_plain"),
     }
     assert [stage["name"] for stage in results["stages"]] == ["sft", "grpo"]
     for name in ("stock", "after_sft", "after_grpo"):

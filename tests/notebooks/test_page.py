@@ -39,10 +39,12 @@ def answers():
 
 @pytest.fixture
 def results(answers):
+    evaluation = {name: evaluate.summarise(rows) for name, rows in answers.items()}
     return {
         "profile": "tiny", "model": "m", "recipe": "r", "seed": 0, "wall_seconds": 60.0,
         "submission": "after_grpo",
-        "evaluation": {name: evaluate.summarise(rows) for name, rows in answers.items()},
+        "evaluation": evaluation,
+        "stock_plain": evaluate.stock_plain(evaluation, "after_grpo"),
     }  # fmt: skip
 
 
@@ -78,6 +80,18 @@ def test_a_save_on_the_way_that_is_submitted_is_named(results):
     told = report.results_table(results | {"submission": "after_sft"})
     assert "What is submitted is after SFT, saved again." in told
     assert "saved again" not in report.results_table(results)
+
+
+def test_domains_in_which_the_trained_model_is_below_the_plain_stock_model_are_named(results):
+    told = report.domain_table(results).splitlines()
+    assert results["stock_plain"] == {
+        "accuracy": 1.0,
+        "by_domain": {"math": 1.0},
+        "below": ["math"],
+    }
+    assert told[-1] == "Below what stock Gemma answers to the plain question: math."
+    results["stock_plain"]["below"] = []
+    assert report.domain_table(results).splitlines() == told[:-2]
 
 
 NOTHING_EARNED = [

@@ -312,6 +312,18 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
+def stock_plain(evaluation: Mapping[str, Any], trained: str) -> dict[str, Any]:
+    """The honest baseline: what the stock model says to the plain question, read leniently.
+
+    No prompt here holds an instruction, so it is the same evaluation. `below` names the domains in
+    which the trained model is worse.
+    """
+    stock, after = evaluation["stock"], evaluation[trained]["by_domain"]
+    domains = {name: row["accuracy_lenient"] for name, row in stock["by_domain"].items()}
+    below = [name for name, plain in domains.items() if after[name]["accuracy"] < plain]
+    return {"accuracy": stock["accuracy_lenient"], "by_domain": domains, "below": below}
+
+
 def results_of(
     run: Run,
     answers: Mapping[str, Sequence[Answered]],
@@ -320,6 +332,7 @@ def results_of(
 ) -> dict[str, Any]:
     """What `results.json` holds: the run, its stages, its evaluations, and further numbers."""
     kept = ("name", "steps", "planned", "seconds", "tokens", "skipped")
+    evaluation = {name: summarise(rows) for name, rows in answers.items()}
     return {
         "profile": run.profile.name,
         "recipe": run.recipe,
@@ -327,7 +340,8 @@ def results_of(
         "seed": run.seed,
         **numbers,
         "stages": [{key: stage[key] for key in kept} for stage in stages],
-        "evaluation": {name: summarise(rows) for name, rows in answers.items()},
+        "evaluation": evaluation,
+        "stock_plain": stock_plain(evaluation, numbers.get("submission", "after_grpo")),
     }
 
 

@@ -43,7 +43,8 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 def domain_table(results: Mapping[str, Any]) -> str:
     """Accuracy by domain, lenient for stock, as Markdown."""
-    lines = ["| domain | n | stock (lenient) | after SFT | after GRPO |", "|---|---|---|---|---|"]
+    head = "| domain | n | stock (plain question, lenient) | after SFT | after GRPO |"
+    lines = [head, "|---|---|---|---|---|"]
     stages = results["evaluation"]
     for domain, row in stages["after_grpo"]["by_domain"].items():
         stock, sft = (stages[s]["by_domain"][domain] for s in ("stock", "after_sft"))
@@ -55,6 +56,8 @@ def domain_table(results: Mapping[str, Any]) -> str:
         scores = (stages[s]["open_by_domain"][domain]["open_score_lenient"] for s in STAGE_TITLES)
         told = " | ".join(f"{score:.3f}" for score in scores)
         lines.append(f"| {domain} (open score, lenient) | {row['n']} | {told} |")
+    if below := results["stock_plain"]["below"]:
+        lines += ["", f"Below what stock Gemma answers to the plain question: {', '.join(below)}."]
     return "\n".join(lines)
 
 
