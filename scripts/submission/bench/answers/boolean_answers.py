@@ -113,10 +113,6 @@ PAIRS = (  # a word and its opposite: one said for the other denies
     "irrational/rational unsafe/safe cheaper/dearer invisible/visible earlier/after later/before "
     "fall/rise".split()
 )
-OPPOSITES = {
-    one: {pair.replace(one, "", 1).strip("/") for pair in PAIRS if one in pair.split("/")}
-    for one in "/".join(PAIRS).split("/")
-}
 DENIALS = frozenset("less fewer fail fails lack lacks refuses outside rather nobody".split())
 ORDERED = frozenset("than before after above below ahead behind".split())
 POINTING = frozenset("it he she they this that these those there".split())
@@ -128,7 +124,7 @@ QUIET = NO_WORDS | DENIALS  # with them, what is neither subject nor predicate
 QUIET |= frozenset(
     "it is a an the are was were be they he she that this there indeed really do does did can will "
     "could would has have had in of to and so just in fact very than then now one more without "
-    "such exactly may might must".split()
+    "such exactly may might must some every all each any".split()
 )
 
 
@@ -137,6 +133,17 @@ def root(word: str) -> str:
     if word in NAMED:
         return str(NAMED[word])
     return re.sub(r"(?<=\w{3})(?:ed|er|est|es|'s|s|ing)$", "", word).removesuffix("e")
+
+
+OPPOSITES = {
+    root(one): {
+        other
+        for pair in PAIRS
+        for left, other in (pair.split("/"), pair.split("/")[::-1])
+        if left == one
+    }
+    for one in "/".join(PAIRS).split("/")
+}
 
 
 def repeats_question(clause: str, question: str, whole: bool = False) -> bool | None:
@@ -151,13 +158,18 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     >>> repeats_question("water is denser", "Is ice denser than water?")
     False
     """
-    sentence = re.split(r"[.!?:]['\"]?\s", question.lower().strip())[-1]
-    words, asked = SPOKEN.findall(clause.lower()), SPOKEN.findall(sentence)
+    clause, question = (
+        text.lower().replace("<", " less than ").replace(">", " greater than ")
+        for text in (clause, question)
+    )
+    sentence = re.split(r"[.!?:]['\"]?\s", question.strip())[-1]
+    sentence = sentence.rpartition(", ")[2] if sentence.startswith("if ") else sentence
+    words, asked = SPOKEN.findall(clause), SPOKEN.findall(sentence)
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
     reason = words[:1] in (["because"], ["since"], ["as"], ["due"])
     words, turned = words[reason:], is_negated(words) + is_negated(asked)
     for word in words:
-        opposed = word not in asked and OPPOSITES.get(word, set()) & set(asked)
+        opposed = word not in asked and OPPOSITES.get(root(word), set()) & set(asked)
         turned += bool(opposed)
         meant = min(opposed) if opposed else word
         if word not in QUIET and meant not in ORDERED:
@@ -165,7 +177,12 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
             known += said[-1:] if said[-1] in topic else []
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
-    if (reason and unknown) or not known or (whole and missing) or (unknown and is_negated(asked)):
+    if (
+        (reason and (unknown and 3 * len(unknown) > len(known)))
+        or not known
+        or (whole and missing)
+        or (unknown and is_negated(asked))
+    ):
         return None
     split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
     other_number = all(any(word.isdigit() for word in part) for part in (unknown, missing))
@@ -177,7 +194,10 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     swapped = not left.isdisjoint(topic) and known[0] in right - left  # "water is denser"
     last = [i + 1 for i, word in enumerate(asked) if root(word) == known[-1]]
     subject = len(known) == 1 and any(PREDICATE.match(w) for i in last for w in asked[i : i + 1])
+    if "there" in words:
+        missing = missing[:-1]
     points = not POINTING.isdisjoint(words) or PREDICATE.match(words[0])
+    missing = missing[1:] if points else missing
     denied = (turned + other_number + swapped) % 2 == 1
     covered = 2 * len(set(known)) >= len(set(topic)) + (not denied and not split)
     if (

@@ -111,7 +111,7 @@ def claims_words(text: str, other: str) -> bool:
     """
     found, text = re.escape(other), re.sub(r"^(?:because|since|as) ", "", text)
     return bool(
-        re.fullmatch(rf"(?:(?:it|that|this) is )?(?:the |an? )?{found}", text)
+        re.fullmatch(rf"(?:(?:it|that|this) \w+ )?(?:the |an? )?{found}", text)
         or re.search(rf"\b{found} (?:\w+ ){{0,3}}{CLAIMED}\b", text)
         or re.search(rf"\b{found} (?:is|are|was|were) (?:the )?(?:only|one)\b", text)
         or re.search(
@@ -176,6 +176,9 @@ def supports(
     reason, value = REASON.match(text), parse_number(choices[place])
     if value is not None:
         behind = words.removeprefix(own) if f"{words} ".startswith(f"{own} ") else None
+        numbers = set(re.findall(r"\d+", text)) & set(re.findall(r"\d+", " ".join(choices)))
+        if marked and behind and len(words.split()) > 2 and numbers <= {own}:
+            return not HEDGES & set(words_of(text))  # 29 has no divisors but 1 and itself
         said = text if reason else behind
         return said is not None and explains(said, value)
     said = set(words_of(text))

@@ -170,17 +170,20 @@ def explains(
         return False
     text = re.sub(r"(?<=\d) (?:gives|makes|equals|is) (?=[\d$-])", " = ", text)
     chains = [[arithmetic(side) for side in m[0].split("=")] for m in CHAIN.finditer(text)]
-    if chains and all(len(set(sides)) == 1 for sides in chains) and chains[-1][0] == value:
+    known = set(re.findall(r"\d+", question))
+    ends = bool(chains) and (chains[-1][0] == value or str(chains[-1][0]) in known)
+    if ends and all(len(set(sides)) == 1 for sides in chains):
         text = CHAIN.sub(" ", text)
+    if re.fullmatch(r"[\d, ]+", text) and text.count(",") + 1 == value:
+        return True  # 3 (2, 4, 6)
     if not reason:
         said = SAID.findall(text)
     elif words & CALLED or len(words) < 3:
         said = SAID.findall(text) + ["?"] * bool(words & NUMBER_WORDS)
     else:
         said = RESULT.findall(text)
-    known = set(re.findall(r"\d+", question)) if reason else set()
     return all(
-        number in known or ((read := read_digits(number)) and read.value == value)
+        (reason and number in known) or ((read := read_digits(number)) and read.value == value)
         for number in said
     )
 
@@ -218,7 +221,7 @@ def without_context(text: str, question: str) -> str:
 
 def unspaced(text: str) -> str:
     """The text without what only spaces it."""
-    return re.sub(r"[\s${}\\()]", "", text)
+    return re.sub(r"[\s${}\\()]|_\d+", "", text)
 
 
 def read_claim(text: str, question: str = "") -> Reading | None:
@@ -254,8 +257,11 @@ def read_result(text: str, question: str) -> Reading | None:
     first, *more = re.split(r"; |, ", text, maxsplit=1)  # 18*26 = 468; 468 - 95 = 373
     if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
         return read_claim(more[0], question)
+    left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
+    if right and re.search(r"\d", left) and unspaced(left) in unspaced(question):
+        return read_claim(right[0].strip(), question)
     *sides, end = re.split(r" ?= ?", text)
-    plain = [side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√", side)]
+    plain = [side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√|\\sqrt", side)]
     values = {arithmetic(side) for side in sides} - {None}
     worked = any(not re.search("[A-Za-z]", side) for side in plain) or FUNCTION.search(
         sides[0] if sides else ""
@@ -263,13 +269,10 @@ def read_result(text: str, question: str) -> Reading | None:
     if worked and len(plain) == len(sides) - (not plain or sides[0] != plain[0]):
         claimed = read_claim(end, question)  # \\binom{10}{3} = 120, 5(2)/2 = 5
         return claimed if claimed and values <= {claimed.value} else None
-    left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
     if not right:
         return None
     end, value = right[0].strip(), arithmetic(left)
     claimed, first = read_claim(end, question), quantity_at(end)
-    if re.search(r"\d", left) and unspaced(left) in unspaced(question):
-        return claimed
     fits = claimed and value is not None and value in (claimed.value, first and first.value)
     return claimed if fits else None
 
@@ -288,7 +291,7 @@ RELATIVE = re.compile(r"\b(?:that|who|which|whose)\b.*", re.DOTALL)
 TO_VERB = re.compile(r"\b(?:that|who|which|whose)\b.*(?= (?:is|was|are|were)\b)", re.DOTALL)
 DENYING = frozenset("no not never isn't aren't wasn't weren't don't doesn't didn't".split())
 BORNE = frozenset(
-    "least most over under below half double twice triple times if minus plus".split()
+    "least most over under below half double twice triple times if minus plus after before".split()
 )
 OF_ANSWERS = frozenset("answer right correct true solution".split())
 
@@ -326,7 +329,7 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
     borne = asked & (DENYING | BORNE) if not OF_ANSWERS & set(after) else set()
     near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
     doubtful = (
-        re.search(r"\d ?(?:,|and|or|&|/) ?$", text[:start])  # "17 and 25"
+        re.search(r"\d ?(?:,|and|or|to|&|/|-|–) ?$", text[:start])  # "17 and 25"
         or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d| times (?:\d|as|more|the)\b", rest)
         or UNFINISHED.match(rest)
         or OTHER_SUBJECT.search(text)
@@ -379,13 +382,14 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
     if factorial or about_another(text, question):
         return None
-    *steps, last = text.split("\n")
+    *steps, last = re.split(r"\n|(?<=\w)\. (?=[A-Z])", text)
     if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9
         name = last.partition("=")[0].strip()
         text = text if any(line.partition("=")[0].strip() == name for line in steps) else last
     text = ABOUT.sub("", text) if ROUNDED.search(question) else text
     text = DATE.sub("", text) if "year" in question else text
     text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text
+    text = re.sub(r" ?\\pmod ?\{?\d+\}?", "", text).replace("\\equiv", "=")
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):
             return reading

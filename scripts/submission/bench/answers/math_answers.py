@@ -124,7 +124,7 @@ def strip_formula(answer: str) -> str:
     ('9\\pi', '2\\sqrt{3}')
     """
     text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))))
-    text = re.split(r"[,.;]? (?:because|since) | ?(?:≈|\\approx) ?(?=-?\d*\.\d+$)", text)[0]
+    text = re.split(r"[,.;]? (?:because|since) | ?\(?(?:≈|\\approx) ?(?=-?\d*\.\d+\)?$)", text)[0]
     unit = unit_behind(text)
     return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
 
@@ -289,7 +289,11 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         if len(name) == 1 and claimed.partition("=")[0].strip() != name:
             return False  # y - 1 = 2x where y = 2x + 1 is asked for
     asked = squeeze(latex_text(question))
-    while len(sides) > 1 and squeeze(sides[0]) in asked and "=" not in expected:
+    letters = set(re.findall(r"(?<![\\A-Za-z])[a-z]", expected))
+    while len(sides) > 1 and "=" not in expected:  # what was asked, or a law: A = \\pi r^2 = ...
+        named = set(re.findall(r"(?<![\\A-Za-z])[a-z](?![a-z])", sides[0]))
+        if not (squeeze(sides[0]) in asked or named - letters):
+            break
         sides = sides[1:]
     if not sides[-1] or (len(squeeze(sides[-1])) > 2 and squeeze(sides[-1]) in asked):
         return False

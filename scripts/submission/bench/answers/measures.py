@@ -21,7 +21,7 @@ time: second 1 sec s, minute 60 min, hour 3600 hr h, day 86400, week 604800
 time: month 0, year 0, decade 0, century 0 centuries
 volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000
 volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0
-angle: degree 0 °, radian 0
+angle: degree 0 °, radian 0 rad
 temperature: °c 0 celsius, °f 0 fahrenheit
 """
 
@@ -50,7 +50,7 @@ COUNTED = re.compile(
     r"\b)[\w'-]+ ?){1,5})", re.IGNORECASE,
 )  # fmt: skip
 RATE = re.compile(
-    r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|\ban? (?:day|week|hour|minute)"
+    r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|(?<!in )\ban? (?:day|week|hour|minute)"
 )
 PERCENT_ASKED = re.compile(
     r"\b(?:what|which|as an?|in|how many) (?:\w+ ){0,3}?per ?cent\b|\bpercentage\b|\bwhat %", re.I
@@ -150,11 +150,16 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     >>> [in_asked_measure(quantity_at(t), gold, asked) for t in ("42 cents", "$42")]
     [False, True]
     """
-    per, part = re.match(r" [^,.(]*?(\w+) ?(?:\bper |/ ?)(\w+)", claim.rest), asked_part(question)
+    per = re.match(r" (?:[^,.(]*?(\w+) ?)?(?:\bper |/ ?)(\w+)", claim.rest)
+    part = asked_part(question)
     if per and not (RATE.search(part) or per[2] in part or per[2] in gold.rest):
         return False
-    if per and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
+    if per and per[1] and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
         return False  # hours per km
+    of = re.match(r" of (?:an?|the) (\w+)", claim.rest)
+    whole = re.search(r"\bfraction of (?:an?|the|one) (\w+)", question)
+    if of and whole and of[1] != whole[1]:
+        return False  # 2/3 of a minute
     if claim.rest.startswith(" times") and PERCENT_ASKED.search(question):
         return False
     measure, own = measure_of(claim), measure_of(gold)

@@ -16,7 +16,8 @@ SCALE_ASKED = re.compile(
     r"\b(?:in|how many)(?: \w+)? (dozen|hundred|thousand|million|billion|trillion)s?\b", re.I
 )
 DIGITS_ASKED = re.compile(
-    r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b", re.I
+    r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b|\bordinary number\b",
+    re.I,
 )
 DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)
 FRACTION_ASKED = re.compile(r"\b(?:as|in|to|into)(?: an?)?(?: \w+)? fractions?\b(?! of)", re.I)
@@ -36,7 +37,7 @@ def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
         return claim.value >= 1000 and not asked and str(claim.parts[0]) not in numbers
     fraction = claim.form == "fraction"
     if (
-        (DIGITS_ASKED.search(question) and (claim.form == "words" or claim.scale))
+        (DIGITS_ASKED.search(question) and (claim.form in ("words", "scientific") or claim.scale))
         or (claim.scale == "dozen" and not (scale and scale[1].lower() == "dozen"))
         or (DECIMAL_ASKED.search(question) and (fraction or claim.scale == "percent"))
         or (FRACTION_ASKED.search(question) and gold.form == "fraction" and not claim.form)

@@ -23,6 +23,7 @@ from submission.bench.answers.answer_text import (
     undress,
     words_of,
 )
+from submission.bench.answers.measures import in_measure, measure_of, quantity_at
 from submission.bench.answers.number_forms import read_number
 
 
@@ -37,6 +38,8 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
     text = re.sub(r"(?<=\d) (?=°)", "", text)
+    if re.fullmatch(r"\W*\w(?:-\w)+\W*", text):  # t-b-l
+        text = text.replace("-", "")
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
     text = re.sub(r"^\s*[(\[{](.*)[)\]}]\s*$", r"\1", text.replace("&", " and ").strip())
     return re.sub(r"^(?:the|an?) (?=[^\W\d_])", "", " ".join(text.split()))
@@ -48,7 +51,7 @@ def normalise(text: str) -> str:
 BETWEEN = re.compile(
     r"\s*(?:[,;\n]|[-=]+>|[→⟶⇒]|(?<=\s)[<>+](?=\s)|\b(?:and|then|next|finally|lastly)\b)\s*"
 )
-MARK = re.compile(r"(?:^|(?<=\s))(?:[-*•]|\(?\d{1,2}[.)])\s+(?=\S)")
+MARK = re.compile(r"(?:^|(?<=\s))(?:[-*•]|\(?\d{1,2}(?:[.)]|st|nd|rd|th))\s+(?=\S)")
 ORDER = re.compile(
     r"\b(?:order|sort|arrange|rank|sequence|first|smallest|largest|least|greatest|next|steps?"
     r"|backwards?|reverse\w*|alphabetical\w*|from|then|stages?)\b"
@@ -77,8 +80,15 @@ def same_items(gold: str, claim: str, question: str) -> bool:
     (True, False)
     """
     wanted, said, asked = items(gold), items(claim), question.lower()
-    if "<" in gold or ">" in gold or re.search(r"\d ?>", claim):
-        return False  # "x > 3" is no list, and 1 > 2 > 3 is wrong
+    signs = set(re.findall("[<>]", re.sub("[-=]+>", "", claim)))
+    values = [whole_number(item) for item in said]
+    places = re.findall(r"\b(\d{1,2})(?:st|nd|rd|th)\b", claim)
+    if places != sorted(places, key=int):
+        return False  # 2nd Bob, 1st Ann
+    if signs and ("<" in gold or ">" in gold or len(signs) > 1):
+        return False  # "x > 3" is no list
+    if signs and None not in values and values != sorted(values, reverse=signs == {">"}):
+        return False  # 1 > 2 > 3 is wrong
     free = LISTED.search(asked) and (not ORDER.search(asked) or "any order" in asked)
     return wanted == said or bool(free and sorted(wanted) == sorted(said))
 
@@ -164,6 +174,20 @@ def whole_number(text: str) -> Fraction | None:
     return reading.value if reading and not reading.rest else None
 
 
+def same_duration(gold: str, claim: str) -> bool:
+    """The same length of time, in whatever units: "1 h 35 min"."""
+    wanted, said = quantity_at(gold), quantity_at(claim)
+    units = [measure_of(r) for r in (wanted, said)] if wanted and said else [None]
+    alone = all(r and len(words_of(r.rest)) == 1 for r in (wanted, said))
+    return bool(
+        alone and all(units) and units[0].kind == units[1].kind == "time" and units[0].size
+        and in_measure(said, units[0]) == wanted.value
+    )  # fmt: skip
+
+
+SHORTENED = "monday tuesday wednesday thursday friday saturday sunday".split() + MONTHS.split()
+
+
 def split_reason(text: str) -> tuple[str, str]:
     """An answer and the reason behind it, which may hold no hedge; ("text", "") without one.
 
@@ -221,6 +245,11 @@ def check_text(
             or normalise(RATIO.sub(":", text)) in same
             or any(same_items(name, text, question) for name in listed)
             or any(same_moment(name, text, question) for name in golds)
+            or any(same_duration(name, text) for name in golds)
+            or (
+                len(short := normalise(text)) > 2
+                and any(name in SHORTENED and name.startswith(short) for name in names)
+            )
         )
 
     whole = plain_text(answer)
@@ -235,11 +264,19 @@ def check_text(
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
         explained = re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2])
-        if not explained and normalise(twice[1]) not in normalise(twice[2]):
+        asked = set(words_of(twice[2])) <= set(words_of(question))  # Iron (Fe)
+        if not (explained or asked) and normalise(twice[1]) not in normalise(twice[2]):
             return {normalise(part) for part in twice.groups()} <= names
         head = twice[1]
     if matches(head):
         return True
+    place = re.fullmatch(r"([^,]+), ([^,]+)", head)  # Paris, France
+    asked = set(words_of(question))
+    if place and set(words_of(place[2])) <= asked and not set(words_of(place[1])) & asked:
+        head = place[1]
+    label = re.fullmatch(r"([^\W\d][\w ]{0,30}): (.+)", head)
+    if label and set(words_of(label[1])) <= set(words_of(question)):
+        head = label[2]
     left, equals, right = (part.strip() for part in head.partition("="))
     claim = right if equals and left and left.lower() in question.lower() else conclusion(head)
     years = re.findall(r"\b\d{4}\b", claim)
@@ -251,5 +288,6 @@ def check_text(
     claim = after_lead_in(claim, question)
     number = whole_number(gold)
     if number is not None and re.search("[a-z]", (gold + claim).lower()):
-        return whole_number(claim) == number
+        if not re.search(rf"\b{re.escape(claim)}\b", question):  # "Write 47 in words."
+            return whole_number(claim) == number
     return matches(claim)
