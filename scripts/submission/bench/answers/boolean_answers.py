@@ -41,7 +41,7 @@ OPENERS = frozenset(
 CLAUSE_END = re.compile(r"[,.;:!()\n—–]+|\s-\s|\b(?:and|but|although|though|however|yet)\b")
 NOT_SURE = re.compile(
     r"^\W*(?:or|either|if|unless|both$|and/or)\b|\bnot (?:sure|certain|clear|known)\b"
-    r"|\bbe (?:either|both)\b|\bbut (?:in fact|actually|really)\b"
+    r"|\bonly if\b|\bbe (?:either|both)\b|\bbut (?:in fact|actually|really)\b"
     r"|\b(?:i doubt|doubtful|hardly|barely|scarcely)\b"
     r"|\bthe (?:opposite|contrary|reverse|other (?:one|way|answer|after all))\b"
     r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"

@@ -23,7 +23,8 @@ from submission.bench.answers.answer_text import (
     unwrap,
     words_of,
 )
-from submission.bench.answers.claims import explains, parse_number
+from submission.bench.answers.claims import explains, parse_number, read_answer
+from submission.bench.answers.measures import measure_of
 from submission.bench.answers.text_answers import normalise, split_reason
 
 LETTER = re.compile(
@@ -62,7 +63,12 @@ ARTICLE = re.compile(r"\b(?:the|an?) ", re.IGNORECASE)
 def same_quantity(text: str, value: Fraction, choice: str) -> bool:
     """Is a choice this value, and in no other unit: 54 m^3 is not 54 m^2, 10 A not 10 Ω?"""
     units = [re.findall(r"(?<=\d) ?([^\W\d]{1,2}(?:\^\d)?|°[CF])$", t) for t in (text, choice)]
-    return value == parse_number(choice) and not (all(units) and units[0] != units[1])
+    said, named = read_answer(text), read_answer(choice)
+    if named is None or value != named.value or (all(units) and units[0] != units[1]):
+        return False
+    measures = measure_of(said), measure_of(named)
+    other = all(measures) and measures[0].name != measures[1].name
+    return not other and (said.form != "power" or named.form == "power")
 
 
 def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
@@ -197,14 +203,14 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     >>> choice_in_sentence("The grass is the producer.", ("Grass", "Fox"), asked)
     0
     """
+    if bool(NEGATIONS & set(words_of(text))) != bool(NEGATIONS & set(words_of(question))):
+        return None  # "Sound can travel through a vacuum", of what it cannot
     said = beside_question(text, question) or beside_question(conclusion(text), question)
     place = find_choice(said, choices) if said else None
     if place is not None:
         return place
     words = f" {normalise(text)} "
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
-    if bool(NEGATIONS & set(words_of(text))) != bool(NEGATIONS & set(words_of(question))):
-        return None  # "Sound can travel through a vacuum", of what it cannot
     found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
     if len(found) != 1 or parse_number(choices[found[0]]) is not None:
         return None
@@ -212,7 +218,8 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return -1
     rest = words_of(words.replace(f" {normalise(choices[found[0]])} ", " ", 1))
     known = sum(word in asked or word in JOINING for word in rest)
-    alone = len(rest) > 1 and 3 * known >= 2 * len(rest) and not (HEDGES | NEGATIONS) & set(rest)
+    enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))
+    alone = enough and not (HEDGES | NEGATIONS) & set(rest)
     return found[0] if alone and "?" not in text else None
 
 
@@ -232,7 +239,8 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
     explained = re.fullmatch(r"(\S\S?) \((.+)\)", text)  # "M (mega)"
     if place is None and explained and explained[1] in choices:
         place = choices.index(explained[1])
-        return place if find_choice(explained[2], choices) in (None, place) else -1
+        other = find_choice(explained[2], choices) not in (None, place)
+        return -1 if other or HEDGES & set(words_of(explained[2])) else place
     labelled = letter and ord(letter["letter"].upper()) - ord("A")
     if letter and labelled < len(choices):
         rest = letter["rest"].strip()

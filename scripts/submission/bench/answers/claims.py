@@ -198,10 +198,10 @@ NO_LABELS = frozenset(
 )
 NAME = re.compile(
     r"(?:\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ']{0,60}"
-    r"|[A-Za-z](?:[/*·+-]\w)+) ?= ?(?=\S)"
+    r"|[A-Za-z](?:[/*·+-]\w)+|[A-Za-z]{2,}(?: ?[/*·+÷×] ?[A-Za-z]{2,})+) ?= ?(?=\S)"
 )
 FUNCTION = re.compile(
-    r"\d!|\\(?:d?binom|sqrt|log|sin|cos|tan|gcd|sum|int)(?![a-z])|\b(?:lcm|gcd|log|sqrt)\b|\d°"
+    r"\d!|\\(?:d?binom|sqrt|log|sin|cos|tan|gcd|sum|int)(?![a-z])|\b(?:lcm|gcd|log|sqrt|mod)\b|\d°"
 )
 CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
 
@@ -221,7 +221,7 @@ def without_context(text: str, question: str) -> str:
 
 def unspaced(text: str) -> str:
     """The text without what only spaces it."""
-    return re.sub(r"[\s${}\\()]|_\d+", "", text)
+    return re.sub(r"[\s${}\\()]", "", text)
 
 
 def read_claim(text: str, question: str = "") -> Reading | None:
@@ -261,7 +261,9 @@ def read_result(text: str, question: str) -> Reading | None:
     if right and re.search(r"\d", left) and unspaced(left) in unspaced(question):
         return read_claim(right[0].strip(), question)
     *sides, end = re.split(r" ?= ?", text)
-    plain = [side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√|\\sqrt", side)]
+    plain = [
+        side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√|\\sqrt|\bmod\b", side)
+    ]
     values = {arithmetic(side) for side in sides} - {None}
     worked = any(not re.search("[A-Za-z]", side) for side in plain) or FUNCTION.search(
         sides[0] if sides else ""
@@ -389,6 +391,11 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     text = ABOUT.sub("", text) if ROUNDED.search(question) else text
     text = DATE.sub("", text) if "year" in question else text
     text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text
+    noun = re.search(r"\bhow many (\w+s)\b", question.lower())
+    if noun and noun[1] in NUMBER_WORDS:  # zeros, quarters
+        text = re.sub(rf"(?<=\d) {noun[1]}\b", "", text)
+    if re.search(r"\b(?:binary|base|decimal|octal|hexadecimal)\b", question):
+        text = re.sub(r"(?<=\d)_\{?\(?\d+\)?\}?", "", text)
     text = re.sub(r" ?\\pmod ?\{?\d+\}?", "", text).replace("\\equiv", "=")
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):

@@ -124,6 +124,7 @@ def strip_formula(answer: str) -> str:
     ('9\\pi', '2\\sqrt{3}')
     """
     text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))))
+    text = re.sub(r"^[A-Z][a-z]+(?: [a-z]+)?: ", "", text)
     text = re.split(r"[,.;]? (?:because|since) | ?\(?(?:≈|\\approx) ?(?=-?\d*\.\d+\)?$)", text)[0]
     unit = unit_behind(text)
     return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text
@@ -133,7 +134,7 @@ def unit_behind(text: str) -> re.Match[str] | None:
     """The unit at the end of a formula, in `\\text{}` or bare."""
     return re.search(
         r"(?: ?\\(?:text|mathrm)\{ ?([A-Za-z ]+)\}| ((?:square |cubic )?[A-Za-z]{2,}))"
-        r"(?:\^\{?\d\}?)?$", text,
+        r"(\^\{?\d\}?)?$", text,
     )  # fmt: skip
 
 
@@ -199,7 +200,7 @@ IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
     r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])"
-    r"|(?<![\w}^])\d+\^\{?\d"
+    r"|(?<![\w}^])\d+\^\{?\d|\d ?\\cdot ?\\pi ?/ ?\d"
     r"|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
@@ -217,7 +218,7 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     if (
         any(math.isqrt(n) ** 2 == n for n in roots)
         or (re.search(r"rationali[sz]e", question, re.I) and IN_DENOMINATOR.search(claim))
-        or (EXPAND.search(question) and terms[0] > terms[1])
+        or ((EXPAND.search(question) or SIMPLIFY.search(question)) and terms[0] > terms[1])
     ):
         return True
     if (EXPAND.search(question) or SIMPLIFY.search(question)) and not PRODUCT.search(gold):
@@ -227,6 +228,9 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
         return False
     if "prime" in question:
         return not {int(n) for n in re.findall(r"(?<![\^\d])(?<!\^\{)\d+", claim)} <= set(PRIMES)
+    inside = [re.findall(r"(?<!\^)\b\d+", part) for part in re.findall(r"\(([^()]*)\)", claim)]
+    if any(len(part) > 1 and math.gcd(*map(int, part)) > 1 for part in inside):
+        return True  # 2x(3x+6)
     outside = re.sub(r"\([^()]*\)", "()", claim)
     return claim.count(")") < gold.count(")") or re.search(r"(?<!^)[-+]", outside) is not None
 
@@ -260,7 +264,11 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     if len(lines) > 1 and len(set(lines)) < len(lines):
         return False  # y = 2x, and y = 3x
     claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
-    if measure := measure_at(unit[1] or unit[2]) if unit else None:
+    if (
+        measure := measure_at((unit[1] or unit[2]) + re.sub(r"[{}]", "", unit[3] or ""))
+        if unit
+        else None
+    ):
         asked = asked_measures(plain_text(question), measure.kind)
         if asked and measure.name not in asked:
             return False

@@ -44,7 +44,9 @@ MEASURES = {
 MEASURE = re.compile(
     r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢]|°[CF]?)(?P<raised>\^[23])?"
 )
-ASKED_IN = re.compile(r"\b(?:how many|in|into|to|number of)\s(?:\w+ )??(?=[\w$€£¢°])", re.I)
+ASKED_IN = re.compile(
+    r"\b(?:how many|in|into|to|number of)\s(?:[^\W\d]+ )??(?=[^\W\d]|[$€£¢°])", re.I
+)
 COUNTED = re.compile(
     r"\bhow many ((?:(?!(?:are|is|do|does|did|can|could|will|would|must|should|has|have|was|were)"
     r"\b)[\w'-]+ ?){1,5})", re.IGNORECASE,
@@ -55,6 +57,11 @@ RATE = re.compile(
 PERCENT_ASKED = re.compile(
     r"\b(?:what|which|as an?|in|how many) (?:\w+ ){0,3}?per ?cent\b|\bpercentage\b|\bwhat %", re.I
 )
+
+
+ANGLES = re.compile(r"°|\b(?:angle|degree|temperature|rotat|arc|turn|bearing)", re.IGNORECASE)
+TURNED = (("before", "after"), ("after", "before"), ("increase", "decrease"))
+TURNED += (("decrease", "increase"), ("loss", "profit"), ("profit", "loss"), ("loss", "gain"))
 
 
 def measure_at(text: str) -> Measure | None:
@@ -132,8 +139,13 @@ def counts_another(claim: Reading, question: str) -> bool:
     match, own = COUNTED.search(question), measure_of(claim)
     words = words_of(match[1]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
+    if own is None and wanted:  # 150 pencils, where cents are asked
+        unit = words_of(claim.rest)[:1]
+        return bool(unit) and re.search(rf"\d {unit[0]}\b", question) is not None
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
-        return bool(claim.currency and PERCENT_ASKED.search(question))
+        return bool(own and claim.currency and PERCENT_ASKED.search(question))
+    if own.kind == "temperature" and "degree" in wanted:
+        return False
     told = {MEASURES[word].name for word in words_of(question) if word in MEASURES}
     return bool(wanted) or own.name in told
 
@@ -160,11 +172,20 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     whole = re.search(r"\bfraction of (?:an?|the|one) (\w+)", question)
     if of and whole and of[1] != whole[1]:
         return False  # 2/3 of a minute
+    told = set(words_of(claim.rest))
+    for one, other in TURNED:
+        if one in told and other in part and one not in part:
+            return False  # 5 hours before noon, a decrease of 12 %
+    degrees = claim.rest.startswith("°") and not ANGLES.search(question)
+    if degrees or ("each" in told and not RATE.search(part)):
+        return False
     if claim.rest.startswith(" times") and PERCENT_ASKED.search(question):
         return False
     measure, own = measure_of(claim), measure_of(gold)
-    if measure is None or counts_another(claim, question):
-        return measure is None
+    if counts_another(claim, question):
+        return False
+    if measure is None:
+        return True
     asked = (
         {own.name} if own and own.kind == measure.kind else asked_measures(question, measure.kind)
     )

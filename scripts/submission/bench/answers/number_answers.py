@@ -16,7 +16,7 @@ SCALE_ASKED = re.compile(
     r"\b(?:in|how many)(?: \w+)? (dozen|hundred|thousand|million|billion|trillion)s?\b", re.I
 )
 DIGITS_ASKED = re.compile(
-    r"\b(?:in|using|as|with)(?: only)? (?:a )?(?:digit|numeral|figure)s?\b|\bordinary number\b",
+    r"\b(?:in|using|as|with)(?: only)? (?:\w+ )?(?:digit|numeral|figure)s?\b|\bordinary number\b",
     re.I,
 )
 DECIMAL_ASKED = re.compile(r"\b(?:as|in|to)(?: an?)? decimals?\b|\bdecimal (?:form|number)\b", re.I)

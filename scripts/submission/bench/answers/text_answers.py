@@ -87,6 +87,12 @@ def same_items(gold: str, claim: str, question: str) -> bool:
         return False  # 2nd Bob, 1st Ann
     if signs and ("<" in gold or ">" in gold or len(signs) > 1):
         return False  # "x > 3" is no list
+    falls = re.search(
+        r"\b(?:largest|greatest|highest|tallest|descending|decreasing)\b.* to |descend", question
+    )
+    rises = re.search(r"\b(?:smallest|least|lowest|shortest)\b.* to |ascend|increas", question)
+    if (signs == {">"} and rises and not falls) or (signs == {"<"} and falls and not rises):
+        return False
     if signs and None not in values and values != sorted(values, reverse=signs == {">"}):
         return False  # 1 > 2 > 3 is wrong
     free = LISTED.search(asked) and (not ORDER.search(asked) or "any order" in asked)
@@ -272,7 +278,12 @@ def check_text(
         return True
     place = re.fullmatch(r"([^,]+), ([^,]+)", head)  # Paris, France
     asked = set(words_of(question))
-    if place and set(words_of(place[2])) <= asked and not set(words_of(place[1])) & asked:
+    if (
+        place
+        and words_of(place[2])
+        and set(words_of(place[2])) <= asked
+        and not set(words_of(place[1])) & asked
+    ):
         head = place[1]
     label = re.fullmatch(r"([^\W\d][\w ]{0,30}): (.+)", head)
     if label and set(words_of(label[1])) <= set(words_of(question)):
@@ -280,14 +291,18 @@ def check_text(
     left, equals, right = (part.strip() for part in head.partition("="))
     claim = right if equals and left and left.lower() in question.lower() else conclusion(head)
     years = re.findall(r"\b\d{4}\b", claim)
-    if "year" in question.lower() and len(years) == 1 and re.fullmatch(r"\d{4}", gold.strip()):
+    if (
+        "year" in question.lower()
+        and len(years) == 1
+        and "BC" not in claim
+        and re.fullmatch(r"\d{4}", gold.strip())
+    ):
         return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
     if beside := beside_question(claim, question):
         added = {normalise(beside_question(name, question) or name) for name in golds}
         return matches(beside) or normalise(beside) in added
     claim = after_lead_in(claim, question)
-    number = whole_number(gold)
+    number, words = whole_number(gold), question.strip(" .?!").split()
     if number is not None and re.search("[a-z]", (gold + claim).lower()):
-        if not re.search(rf"\b{re.escape(claim)}\b", question):  # "Write 47 in words."
-            return whole_number(claim) == number
+        return whole_number(claim) == number and claim not in words  # "Write 47 in words."
     return matches(claim)
