@@ -502,7 +502,7 @@ SPAWNING = dict(
     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0, cwd="/",
     env={"PYTHONHASHSEED": "0"}, start_new_session=True,
 )  # fmt: skip
-END_SECONDS = 0.8  # that a supervisor may take to end, before it is killed itself
+END_SECONDS = 1.5  # that a supervisor may take to end, before it is killed itself
 FIRST_USER, LAST_USER = 61184, 65519
 USERS = itertools.count(os.getpid())
 
