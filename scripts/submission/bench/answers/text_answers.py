@@ -276,7 +276,7 @@ def check_text(
         head = twice[1]
     if matches(head):
         return True
-    place = re.fullmatch(r"([^,]+), ([^,]+)", head)  # Paris, France
+    place = re.fullmatch(r"([^,]+), ([A-Z][^,]{2,})", head)  # Paris, France
     asked = set(words_of(question))
     if (
         place
