@@ -244,11 +244,13 @@ def read_claim(text: str, question: str = "") -> Reading | None:
             continue
         tail, measure = TAIL.fullmatch(reading.rest), measure_of(reading)
         if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure, question):
-            last = quantity_at(reading.rest.rpartition("=")[2].strip())
+            inside = re.search(r"\(([^()]*)\)$", reading.rest)
+            last = quantity_at(inside[1] if inside else reading.rest.rpartition("=")[2].strip())
             asked = asked_measures(question, measure.kind) if measure else set()
             worked_out = last and in_measure(last, measure) == reading.value
             # "2^10 = 1024", "300 minutes = 5 hours"
-            return last if worked_out and not (measure and measure.name in asked) else reading
+            takes = worked_out and (not inside or last.value != reading.value)
+            return last if takes and not (measure and measure.name in asked) else reading
     return read_result(text, question)
 
 
@@ -258,7 +260,8 @@ def read_result(text: str, question: str) -> Reading | None:
     if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
         return read_claim(more[0], question)
     left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
-    if right and re.search(r"\d", left) and unspaced(left) in unspaced(question):
+    asked = unspaced(re.sub(r"_\{?\d+\}?", "", left))  # 1011_2 = 11
+    if right and re.search(r"\d", left) and asked in unspaced(question):
         return read_claim(right[0].strip(), question)
     *sides, end = re.split(r" ?= ?", text)
     plain = [
@@ -371,6 +374,7 @@ def about_another(text: str, question: str) -> bool:
     return bool(asked and named & told and not named & asked) or bool(turned)
 
 
+BASES = {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}
 ROUNDED = re.compile(r"\b(?:round|nearest|approximat|estimate|decimal place|significant)", re.I)
 ABOUT = re.compile(r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", re.IGNORECASE)
 DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
@@ -394,8 +398,8 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     noun = re.search(r"\bhow many (\w+s)\b", question.lower())
     if noun and noun[1] in NUMBER_WORDS:  # zeros, quarters
         text = re.sub(rf"(?<=\d) {noun[1]}\b", "", text)
-    if re.search(r"\b(?:binary|base|decimal|octal|hexadecimal)\b", question):
-        text = re.sub(r"(?<=\d)_\{?\(?\d+\)?\}?", "", text)
+    if base := re.findall(rf"\b(?:to|in) (?:base )?({'|'.join(BASES)})\b", question.lower()):
+        text = re.sub(rf"_\{{?{BASES[base[-1]]}\}}?(?!\d)| \(base {BASES[base[-1]]}\)", "", text)
     text = re.sub(r" ?\\pmod ?\{?\d+\}?", "", text).replace("\\equiv", "=")
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):

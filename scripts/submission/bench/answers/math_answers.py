@@ -194,7 +194,7 @@ def ask_math(*formulas: str) -> bool:
 
 SIMPLIFY = re.compile(r"\b(?:simplif|simplest|lowest terms|reduce)", re.IGNORECASE)
 EXPAND = re.compile(r"\b(?:expand|multiply out|distribute|without (?:brackets|parentheses))", re.I)
-FACTOR = re.compile(r"\bfactor(?!ial)|\bcomplet\w+ the square", re.IGNORECASE)
+FACTOR = re.compile(r"\bfactor(?!ial)|\bpowers? of primes|\bcomplet\w+ the square", re.IGNORECASE)
 PRODUCT = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
@@ -303,7 +303,8 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         if not (squeeze(sides[0]) in asked or named - letters):
             break
         sides = sides[1:]
-    if not sides[-1] or (len(squeeze(sides[-1])) > 2 and squeeze(sides[-1]) in asked):
+    last, bare = (re.sub("[()]", "", text) for text in (squeeze(sides[-1]), asked))
+    if not sides[-1] or (len(last) > 2 and (squeeze(sides[-1]) in asked or last in bare)):
         return False
     rounded = any(re.search(r"\d{13}|\.\d{7}", side) for side in sides)
     return not rounded and all(map(is_formula, sides)) and ask_math(expected, *sides)

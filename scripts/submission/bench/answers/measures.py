@@ -139,9 +139,10 @@ def counts_another(claim: Reading, question: str) -> bool:
     match, own = COUNTED.search(question), measure_of(claim)
     words = words_of(match[1]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
-    if own is None and wanted:  # 150 pencils, where cents are asked
+    if own is None and wanted:  # 150 pencils, 8 spoons, where cents and cups are asked
         unit = words_of(claim.rest)[:1]
-        return bool(unit) and re.search(rf"\d {unit[0]}\b", question) is not None
+        counted = unit and re.search(rf"\d {unit[0]}\b", question)
+        return bool(counted or (unit and unit[0].endswith("s") and unit[0] not in question))
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
         return bool(own and claim.currency and PERCENT_ASKED.search(question))
     if own.kind == "temperature" and "degree" in wanted:
@@ -176,6 +177,15 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     for one, other in TURNED:
         if one in told and other in part and one not in part:
             return False  # 5 hours before noon, a decrease of 12 %
+    if {"altogether", "total", "combined"} & told and "each" in part:
+        return False
+    rate = re.search(r"\bper (\w+)", part)
+    if per and rate and measure_at(per[2]) and measure_at(per[2]) != measure_at(rate[1]):
+        return False  # miles per minute
+    last, measure = re.search(r"\bin ([^\W\d]+)\W*$", question), measure_of(claim)
+    named = last and measure_at(last[1])
+    if named and measure and named.kind != measure.kind and not per:
+        return False  # 91 hours, where dollars are asked
     degrees = claim.rest.startswith("°") and not ANGLES.search(question)
     if degrees or ("each" in told and not RATE.search(part)):
         return False

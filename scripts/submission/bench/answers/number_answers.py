@@ -27,9 +27,16 @@ SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b|comm
 
 def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
     """Is the claim worked out, and in the form that is asked for?"""
+    numbers, scale = set(re.findall(r"\d+", question)), SCALE_ASKED.search(question)
+    if (
+        scale
+        and scale[1].lower() == "dozen"
+        and not claim.scale
+        and re.match(r" [a-z]", claim.rest)
+    ):
+        return False  # 30 eggs, where dozens are asked
     if (claim.form, claim.scale, claim.parts) == (gold.form, gold.scale, gold.parts):
         return True
-    numbers, scale = set(re.findall(r"\d+", question)), SCALE_ASKED.search(question)
     if FORM_ASKED.search(question):
         return claim.form == gold.form != "scientific"
     if claim.form == "power":
