@@ -12,6 +12,8 @@ more of; they are averaged. The trace is a factor of its own. All are from 0 to 
 | part | kind | pays for |
 |---|---|---|
 | `on_topic` | guard | speaks of what the question or the reference speaks of |
+| `stays` | guard | few of its sentences are far from both (with the encoder and a reference) |
+| `in_order` | guard | its sentences begin with large letters |
 | `kept` | guard | the share of words in sound sentences that say something new |
 | `own_words` | guard | is not copied from the question |
 | `fresh` | guard | does not repeat itself, and its words stand in some order |
@@ -23,7 +25,7 @@ more of; they are averaged. The trace is a factor of its own. All are from 0 to 
 | `trace` | factor, 1/2 to 1 | it is about the question, names things, leads to the answer |
 | `length`, `specific` | merits | the natural length, and many different, specific words |
 | `agreement` | merit | is near the reference, where there is one |
-| `adds` | factor, 0.6 to 1 | says more than the question, in meaning |
+| `adds` | factor, 0.4 to 1 | says more than the question, in meaning |
 
 Where the reference is a fact of a few words, what counts is whether the answer **names** it. The
 score tells an honest attempt from none, and a developed answer from a thin one. It does not know
@@ -78,12 +80,33 @@ class Alike(NamedTuple):
     question: float = -1.0  # cosines
     reference: float = -1.0
     generic: float = -1.0  # to prompts that any text of its kind would fit
+    stray: float = 0.0  # share of words in sentences near neither question nor reference
 
 
 UNSEEN, NO_TEXT = Alike(), read_text("")
 GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Give me some ideas.")
 DRAWN = re.compile(r"[^\w\s.,;:!?'\"’()%-]")  # marks that say nothing
 Reader = Callable[[Sequence[str]], Any]  # texts to unit vectors
+
+
+STRAY, SENTENCES = 0.15, 12  # a cosine; so many of an answer are read one by one
+
+
+def stray_shares(
+    completions: Sequence[Completion], examples: Sequence[Example], reader: Reader
+) -> list[float]:
+    """The share of words in sentences that are near neither question nor reference."""
+    parts = [read_text(completion.answer).sentences[:SENTENCES] for completion in completions]
+    pairs = [(s, e) for part, e in zip(parts, examples, strict=True) for s in part]
+    lines_ND = reader([" ".join(sentence.words) for sentence, _ in pairs])
+    near_2N = [
+        (lines_ND * reader([getattr(example, name) for _, example in pairs])).sum(1)
+        for name in ("question", "answer")
+    ]
+    far = iter(max(near) < STRAY for near in zip(*near_2N, strict=True))
+    lost = [sum(len(s.words) * next(far) for s in part) for part in parts]
+    sizes = [max(1, sum(len(s.words) for s in part)) for part in parts]
+    return [n / size for n, size in zip(lost, sizes, strict=True)]
 
 
 def see_batch(
@@ -108,14 +131,15 @@ def see_batch(
     reference_N = (answers_ND * reader([example.answer for example in examples])).sum(1)
     generic_N = (answers_ND @ reader(GENERIC).T).max(1)
     nearer_N = (near_NQ > own_N[:, None] + 0.05).mean(1)
+    strays = stray_shares(completions, examples, reader)
     columns = (own_N, reference_N, generic_N, nearer_N, near_NQ.max(1))
-    rows = zip(shared, *(column.tolist() for column in columns), examples, strict=True)
+    rows = zip(shared, *(column.tolist() for column in columns), strays, examples, strict=True)
     return [
         Alike(
             max(share, ramp(nearer, 0.03, 0.2), ramp(nearest - own, 0.2, 0.4)),
-            own, reference if example.answer else -1.0, generic,
+            own, reference if example.answer else -1.0, generic, lost,
         )
-        for share, own, reference, generic, nearer, nearest, example in rows
+        for share, own, reference, generic, nearer, nearest, lost, example in rows
     ]  # fmt: skip
 
 
@@ -267,6 +291,20 @@ def does_it(text: str, question: str, domain: str) -> float:
     return 0.5**talk * (talk < 3)
 
 
+END = re.compile(r"[a-z]{3}[.!?]+[\"'”’)\]]*+(?:\s|$)")
+SMALL_START = re.compile(r"[a-z]{3}[.!?]+[\"'”’)\]]*+\s+[a-z]")
+
+
+def in_order(text: str) -> float:
+    """0 to 1: its sentences begin with large letters; in 98 % of real answers, all do.
+
+    >>> in_order("An owl called. It was late."), in_order("called. was It An owl late. it was. it")
+    (1.0, 0.0)
+    """
+    text = text[:LONGEST_TEXT]
+    return ramp(len(SMALL_START.findall(text)) / max(3, len(END.findall(text))), 0.35, 0.1)
+
+
 DENYING_WORDS = frozenset("no not never cannot nobody none nothing neither nor without".split())
 
 
@@ -368,7 +406,12 @@ EXPLAINS = re.compile(r"\b(?:why|explain|describe|discuss|how (?!many|much|old|f
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 
-def names_fact(answer: Text, reference: Text, question: Text, alike: Alike = UNSEEN) -> float:
+NAMED = re.compile(r"(?<=\w )[A-Z][a-z]+|\d")  # a name or a number, not a first word
+
+
+def names_fact(
+    answer: Text, reference: Text, question: Text, alike: Alike = UNSEEN, written: str = ""
+) -> float:
     """0 to 1: names the fact that the reference names, and no other.
 
     >>> question, reference = read_text("Which bird? An owl or a hen?"), read_text("The owl")
@@ -386,6 +429,8 @@ def names_fact(answer: Text, reference: Text, question: Text, alike: Alike = UNS
     right = recall * len(found) / max(1, len(found) + len(said - wanted - asked))
     if not found or len(wanted) < 3:  # other words may mean the same
         right = max(right, ramp(alike.reference, 0.5, 0.85))
+    if NAMED.search(written) and not found:  # other names mean something else
+        return 0.0
     brief = ramp(len(answer.words), 6 * len(reference.words) + 30, 3 * len(reference.words) + 12)
     return right * brief * ramp(answer.clashes, 0.045, 0.02)
 
@@ -410,12 +455,16 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
 
 # **The sum.**
 
-GUARDS = "on_topic kept own_words fresh does_it holds only_here brief honest_trace".split()
+GUARDS = (
+    "on_topic stays kept own_words fresh in_order does_it holds only_here brief honest_trace"
+).split()
 LENGTH, SPECIFIC = 0.45, 0.55  # weights of the merits; and, with a reference, of agreement:
-AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # elsewhere 0.35
-ADDS = 0.4  # what an answer loses that says in meaning what the question says
+AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # by words; elsewhere 0.35
+NEARNESS = {"creative": 0.2}  # by meaning; elsewhere 0.35
+# What an answer loses that says in meaning what the question says; without a reference.
+ADDS, ADDS_ALONE = 0.6, 0.4
 WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
-HEDGED, BESIDE_FACT = 0.02, 0.3  # names a fact, or another; prose that does not name it, at most
+HEDGED, BESIDE_FACT = 0.0, 0.3  # names a fact, or another; prose that does not name it, at most
 
 
 def open_parts(
@@ -438,6 +487,7 @@ def open_parts(
     own = kept.content & question.content if is_summary else kept.content - question.content
     document = read_source_text(f"{example.question}\n{example.answer}") if is_summary else NO_TEXT
     limits = (1.6 * band[1], 1.1 * band[1]) if terse else (2.5 * band[1], 1.5 * band[1])
+    stray = alike.stray if example.answer and domain != "creative" else 0.0
     parts = {
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, alike, terse),
         "kept": clamp(kept.share / max(0.1, usual)),
@@ -446,7 +496,9 @@ def open_parts(
         "does_it": does_it(completion.answer, example.question, domain),
         "holds": holds(answer, document) if is_summary else 1.0,
         "only_here": ramp(alike.elsewhere, 0.6, 0.2),
+        "in_order": in_order(completion.answer),
         "brief": ramp(len(answer.words), *limits),
+        "stays": ramp(stray, 0.8, 0.3),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
         "length": natural(kept.words, band),
@@ -463,7 +515,7 @@ def open_parts(
             limits = (0.0, 0.45)
         parts["agreement"] = ramp(near, *limits)
     if is_fact:
-        parts["names"] = names_fact(answer, reference, question, alike)
+        parts["names"] = names_fact(answer, reference, question, alike, completion.answer)
         parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
         if not explains and HEDGE.search(completion.answer.lower()):
             parts |= {"names": HEDGED * parts["names"], "beside": HEDGED * parts["beside"]}
@@ -489,9 +541,11 @@ def open_score(
         parts |= {"trace": 1.0, "honest_trace": 1.0}
     worth = LENGTH * parts["length"] + SPECIFIC * parts["specific"]
     if "agreement" in parts:
-        share = AGREEMENT.get(example.domain, 0.35)
+        shares = AGREEMENT if alike.reference == -1 else NEARNESS
+        share = shares.get(example.domain, 0.35)
         worth = (1 - share) * worth + share * parts["agreement"]
-    worth *= (1 - ADDS + ADDS * parts["adds"]) * math.prod(parts[name] for name in GUARDS)
+    adds = ADDS if example.answer else ADDS_ALONE
+    worth *= (1 - adds + adds * parts["adds"]) * math.prod(parts[name] for name in GUARDS)
     if "names" in parts:
         worth = max(parts["beside"] * worth, parts["names"] * parts["honest_trace"])
     return worth * (WITHOUT_TRACE + (1 - WITHOUT_TRACE) * parts["trace"])

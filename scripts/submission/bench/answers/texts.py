@@ -179,7 +179,7 @@ def read_text(text: str) -> Text:
         if piece[0].isalnum():
             found.append(piece)
             continue
-        if len(found) == 1 and found[0].isdigit():  # "3." before an item
+        if len(found) == 1 and found[0].isdigit() and len(found[0]) < 3:  # "3." before an item
             found = []
             continue
         if found:
