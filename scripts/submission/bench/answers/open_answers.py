@@ -12,7 +12,6 @@ more of; they are averaged. The trace is a factor of its own. All are from 0 to 
 | part | kind | pays for |
 |---|---|---|
 | `on_topic` | guard | speaks of what the question or the reference speaks of |
-| `stays` | guard | few of its sentences are far from both (with the encoder and a reference) |
 | `in_order` | guard | its sentences begin with large letters |
 | `kept` | guard | the share of words in sound sentences that say something new |
 | `own_words` | guard | is not copied from the question |
@@ -80,33 +79,12 @@ class Alike(NamedTuple):
     question: float = -1.0  # cosines
     reference: float = -1.0
     generic: float = -1.0  # to prompts that any text of its kind would fit
-    stray: float = 0.0  # share of words in sentences near neither question nor reference
 
 
 UNSEEN, NO_TEXT = Alike(), read_text("")
 GENERIC = ("Write a short story.", "Write a poem.", "Write a letter.", "Give me some ideas.")
 DRAWN = re.compile(r"[^\w\s.,;:!?'\"’()%-]")  # marks that say nothing
 Reader = Callable[[Sequence[str]], Any]  # texts to unit vectors
-
-
-STRAY, SENTENCES = 0.15, 12  # a cosine; so many of an answer are read one by one
-
-
-def stray_shares(
-    completions: Sequence[Completion], examples: Sequence[Example], reader: Reader
-) -> list[float]:
-    """The share of words in sentences that are near neither question nor reference."""
-    parts = [read_text(completion.answer).sentences[:SENTENCES] for completion in completions]
-    pairs = [(s, e) for part, e in zip(parts, examples, strict=True) for s in part]
-    lines_ND = reader([" ".join(sentence.words) for sentence, _ in pairs])
-    near_2N = [
-        (lines_ND * reader([getattr(example, name) for _, example in pairs])).sum(1)
-        for name in ("question", "answer")
-    ]
-    far = iter(max(near) < STRAY for near in zip(*near_2N, strict=True))
-    lost = [sum(len(s.words) * next(far) for s in part) for part in parts]
-    sizes = [max(1, sum(len(s.words) for s in part)) for part in parts]
-    return [n / size for n, size in zip(lost, sizes, strict=True)]
 
 
 def see_batch(
@@ -131,15 +109,14 @@ def see_batch(
     reference_N = (answers_ND * reader([example.answer for example in examples])).sum(1)
     generic_N = (answers_ND @ reader(GENERIC).T).max(1)
     nearer_N = (near_NQ > own_N[:, None] + 0.05).mean(1)
-    strays = stray_shares(completions, examples, reader)
     columns = (own_N, reference_N, generic_N, nearer_N, near_NQ.max(1))
-    rows = zip(shared, *(column.tolist() for column in columns), strays, examples, strict=True)
+    rows = zip(shared, *(column.tolist() for column in columns), examples, strict=True)
     return [
         Alike(
             max(share, ramp(nearer, 0.03, 0.2), ramp(nearest - own, 0.2, 0.4)),
-            own, reference if example.answer else -1.0, generic, lost,
+            own, reference if example.answer else -1.0, generic,
         )
-        for share, own, reference, generic, nearer, nearest, lost, example in rows
+        for share, own, reference, generic, nearer, nearest, example in rows
     ]  # fmt: skip
 
 
@@ -271,11 +248,6 @@ GAP = re.compile(r"\[[A-Za-z][^\]\n]{0,40}\]|<[A-Za-z][^>\n]{0,40}>|\{[A-Za-z][^
 def does_it(text: str, question: str, domain: str) -> float:
     """0 to 1: is the thing asked for. Each phrase of talk about it costs half, and so does each
     gap to fill in after the first; a creative text that speaks of texts is none.
-
-    >>> does_it("As an AI, I would write about a fox.", "Write about a fox.", "creative")
-    0.25
-    >>> does_it("The opening scene of the story has a fox.", "Write about a fox.", "creative")
-    0.0
     """
     text, question = text[:LONGEST_TEXT].lower().replace("’", "'"), question.lower()
     words = re.sub(r"(?<!\w)'|'(?!\w)|[^\w']", " ", text).split()
@@ -324,12 +296,6 @@ def numbers_in_place(text: Text, most: int) -> list[tuple[str, set[str]]]:
 def holds(answer: Text, document: Text) -> float:
     """0 to 1: a number stands near the words that it stands near in the document, and nothing is
     denied that is not denied there.
-
-    >>> document = read_text("It cost 40 pounds and 12 men did not come. All 7 dogs came.")
-    >>> holds(read_text("12 men did not come, and it cost 40 pounds."), document)
-    1.0
-    >>> holds(read_text("40 men did not come, and it cost 12 pounds to 90 dogs."), document)
-    0.0
     """
     said, there = numbers_in_place(answer, 40), numbers_in_place(document, 200)
     wrong = turned = compared = 0
@@ -373,13 +339,7 @@ ASKS_FACT = re.compile(
 
 @functools.lru_cache(maxsize=4096)
 def natural_length(question: str, domain: str) -> tuple[int, int]:
-    """The band of words for an answer.
-
-    >>> natural_length("Write a haiku about rain.", "creative")
-    (9, 17)
-    >>> natural_length("Tell it in 50 words.", "creative")
-    (35, 65)
-    """
+    """The band of words for an answer."""
     request = question[:200].lower() + " … " + question[-200:].lower()
     if match := ASKED_WORDS.search(request):
         words = NUMBERS.get(match[1]) or max(1, int(match[1]))
@@ -393,11 +353,7 @@ def natural_length(question: str, domain: str) -> tuple[int, int]:
 
 
 def natural(count: int, band: tuple[int, int]) -> float:
-    """0 to 1: within the band of words; falls to 0 at none and at twice the upper end.
-
-    >>> natural(40, (80, 100)), natural(150, (80, 100))
-    (0.5, 0.5)
-    """
+    """0 to 1: within the band of words; falls to 0 at none and at twice the upper end."""
     return ramp(count, 0, band[0]) if count < band[0] else ramp(count, 2 * band[1], band[1])
 
 
@@ -412,12 +368,7 @@ NAMED = re.compile(r"(?<=\w )[A-Z][a-z]+|\d")  # a name or a number, not a first
 def names_fact(
     answer: Text, reference: Text, question: Text, alike: Alike = UNSEEN, written: str = ""
 ) -> float:
-    """0 to 1: names the fact that the reference names, and no other.
-
-    >>> question, reference = read_text("Which bird? An owl or a hen?"), read_text("The owl")
-    >>> [names_fact(read_text(t), reference, question) for t in ("Owl.", "It is the owl.", "Hen")]
-    [1.0, 1.0, 0.0]
-    """
+    """0 to 1: names the fact that the reference names, and no other."""
     said, wanted, asked = (
         {stem(word) for word in text.words if word not in SMALL_WORDS}
         for text in (answer, reference, question)
@@ -456,7 +407,7 @@ def trace_quality(trace: Text, answer: Text, question: Text) -> float:
 # **The sum.**
 
 GUARDS = (
-    "on_topic stays kept own_words fresh in_order does_it holds only_here brief honest_trace"
+    "on_topic kept own_words fresh in_order does_it holds only_here brief honest_trace"
 ).split()
 LENGTH, SPECIFIC = 0.45, 0.55  # weights of the merits; and, with a reference, of agreement:
 AGREEMENT = {"creative": 0.0, "ideation": 0.1}  # by words; elsewhere 0.35
@@ -487,7 +438,6 @@ def open_parts(
     own = kept.content & question.content if is_summary else kept.content - question.content
     document = read_source_text(f"{example.question}\n{example.answer}") if is_summary else NO_TEXT
     limits = (1.6 * band[1], 1.1 * band[1]) if terse else (2.5 * band[1], 1.5 * band[1])
-    stray = alike.stray if example.answer and domain != "creative" else 0.0
     parts = {
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, alike, terse),
         "kept": clamp(kept.share / max(0.1, usual)),
@@ -498,7 +448,6 @@ def open_parts(
         "only_here": ramp(alike.elsewhere, 0.6, 0.2),
         "in_order": in_order(completion.answer),
         "brief": ramp(len(answer.words), *limits),
-        "stays": ramp(stray, 0.8, 0.3),
         "honest_trace": not_copied(trace, answer, question),
         "trace": trace_quality(trace, answer, question),
         "length": natural(kept.words, band),
@@ -517,7 +466,10 @@ def open_parts(
     if is_fact:
         parts["names"] = names_fact(answer, reference, question, alike, completion.answer)
         parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
-        if not explains and HEDGE.search(completion.answer.lower()):
+        hedged = HEDGE.search(completion.answer.lower()) and not HEDGE.search(
+            example.answer.lower()
+        )
+        if hedged and not explains:
             parts |= {"names": HEDGED * parts["names"], "beside": HEDGED * parts["beside"]}
     return parts
 
