@@ -263,7 +263,7 @@ def does_it(text: str, question: str, domain: str) -> float:
     return 0.5**talk * (talk < 3)
 
 
-END = re.compile(r"[a-z]{3}[.!?]+[\"'”’)\]]*+(?:\s|$)")
+SENTENCE_END = re.compile(r"[a-z]{3}[.!?]+[\"'”’)\]]*+(?:\s|$)")
 SMALL_START = re.compile(r"[a-z]{3}[.!?]+[\"'”’)\]]*+\s+[a-z]")
 
 
@@ -274,7 +274,7 @@ def in_order(text: str) -> float:
     (1.0, 0.0)
     """
     text = text[:LONGEST_TEXT]
-    return ramp(len(SMALL_START.findall(text)) / max(3, len(END.findall(text))), 0.35, 0.1)
+    return ramp(len(SMALL_START.findall(text)) / max(3, len(SENTENCE_END.findall(text))), 0.35, 0.1)
 
 
 DENYING_WORDS = frozenset("no not never cannot nobody none nothing neither nor without".split())
@@ -362,7 +362,7 @@ EXPLAINS = re.compile(r"\b(?:why|explain|describe|discuss|how (?!many|much|old|f
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 
-NAMED = re.compile(r"(?<=\w )[A-Z][a-z]+|\d")  # a name or a number, not a first word
+OTHER_NAME = re.compile(r"(?<=\w )[A-Z][a-z]+|\d")  # a name or a number, not a first word
 
 
 def names_fact(
@@ -380,7 +380,7 @@ def names_fact(
     right = recall * len(found) / max(1, len(found) + len(said - wanted - asked))
     if not found or len(wanted) < 3:  # other words may mean the same
         right = max(right, ramp(alike.reference, 0.5, 0.85))
-    if NAMED.search(written) and not found:  # other names mean something else
+    if OTHER_NAME.search(written) and not found:  # other names mean something else
         return 0.0
     brief = ramp(len(answer.words), 6 * len(reference.words) + 30, 3 * len(reference.words) + 12)
     return right * brief * ramp(answer.clashes, 0.045, 0.02)
