@@ -222,3 +222,20 @@ def test_what_is_said_to_other_prompts_too_is_worth_nothing():
 @pytest.mark.parametrize("text", ["", " ", "\x00", "💡" * 50, "9" * 5000, "é" * 400, "\n" * 400])
 def test_odd_texts_are_read_and_score_nothing(text):
     assert score(f"x {text}") < 0.1
+
+
+def test_sentences_that_begin_with_small_letters_are_in_no_order():
+    assert o.in_order(ANSWER) == 1.0
+    assert o.in_order("sugar. the Yeast in gas. off it dough. and") == 0.0
+
+
+@pytest.mark.parametrize("year", ["1989", "15"])
+def test_a_number_alone_is_an_answer(year):
+    row = Example("Which number?", year, "open")
+    assert score(year, TRACE, row) > 0.3
+
+
+def test_another_name_is_not_taken_for_the_one_wanted_however_near():
+    question, reference = o.read_text("Which two countries share it?"), o.read_text("Haiti, Cuba")
+    near, said = o.Alike(reference=0.8), "Peru and Chile"
+    assert o.names_fact(o.read_text(said), reference, question, near, said) == 0.0

@@ -260,8 +260,8 @@ def read_result(text: str, question: str) -> Reading | None:
     if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
         return read_claim(more[0], question)
     left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
-    asked = unspaced(re.sub(r"_\{?\d+\}?", "", left))  # 1011_2 = 11
-    if right and re.search(r"\d", left) and asked in unspaced(question):
+    told = {unspaced(left), unspaced(re.sub(r"_\{?\d+\}?", "", left))}  # 1011_2 = 11
+    if right and re.search(r"\d", left) and any(text in unspaced(question) for text in told):
         return read_claim(right[0].strip(), question)
     *sides, end = re.split(r" ?= ?", text)
     plain = [

@@ -12,10 +12,9 @@ import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import huggingface_hub
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from safetensors import numpy as safetensors
@@ -34,21 +33,23 @@ WIDTHS = (16, 32, 64, 96, 128, 192, 256)  # tokens; texts are padded to one of t
 PASS_TOKENS = 2048  # in a forward pass: one program for each width
 
 
-def linear(weights: Mapping[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+def linear(weights: Mapping[str, Any], name: str, x: Any) -> Any:
     """A dense layer, as PyTorch keeps it."""
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def layer_norm(weights: Mapping[str, jax.Array], name: str, x: jax.Array) -> jax.Array:
+def layer_norm(weights: Mapping[str, Any], name: str, x: Any) -> Any:
     """Zero mean and unit variance over the width, scaled."""
     x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-12)
+    x = x / ((x * x).mean(-1, keepdims=True) + 1e-12) ** 0.5
     return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-@jax.jit
-def embed(weights: Mapping[str, jax.Array], tokens_BT: jax.Array) -> jax.Array:
+def embed(weights: Mapping[str, Any], tokens_BT: Any) -> Any:
     """Unit vectors, [B, 384]: BERT's last layer, averaged over the tokens that are not 0."""
+    import jax  # here: the rewards alone need none
+    import jax.numpy as jnp
+
     norm, dense = functools.partial(layer_norm, weights), functools.partial(linear, weights)
     seen_BT = tokens_BT > 0
     table = {x: weights[f"embeddings.{x}_embeddings.weight"] for x in ("word", "position")}
@@ -77,13 +78,16 @@ class Encoder:
     """Texts as vectors of meaning."""
 
     def __init__(self, folder: pathlib.Path) -> None:
+        import jax
+
+        self.put, self.embed = jax.device_put, jax.jit(embed)
         self.cpu = jax.local_devices(backend="cpu")[0]
         self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(WIDTHS[-1])
         self.tokenizer.no_padding()
         weights = safetensors.load_file(folder / "model.safetensors")
         weights.pop("embeddings.position_ids", None)
-        self.weights = jax.device_put(weights, self.cpu)
+        self.weights = self.put(weights, self.cpu)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """A unit vector for each text, [N, 384]; equal texts are read once."""
@@ -99,7 +103,7 @@ class Encoder:
                 tokens_BT = np.zeros((count, width), np.int32)
                 for row_T, i in zip(tokens_BT, part, strict=False):
                     row_T[: len(ids[i])] = ids[i]
-                passes.append((part, embed(self.weights, jax.device_put(tokens_BT, self.cpu))))
+                passes.append((part, self.embed(self.weights, self.put(tokens_BT, self.cpu))))
         vectors_ND = np.empty((len(ids), 384), np.float32)
         for part, vectors_BD in passes:  # all of them are under way by now
             vectors_ND[part] = vectors_BD[: len(part)]

@@ -139,10 +139,9 @@ def counts_another(claim: Reading, question: str) -> bool:
     match, own = COUNTED.search(question), measure_of(claim)
     words = words_of(match[1]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
-    if own is None and wanted:  # 150 pencils, 8 spoons, where cents and cups are asked
+    if own is None and wanted:  # 150 pencils, where cents are asked
         unit = words_of(claim.rest)[:1]
-        counted = unit and re.search(rf"\d {unit[0]}\b", question)
-        return bool(counted or (unit and unit[0].endswith("s") and unit[0] not in question))
+        return bool(unit) and re.search(rf"\d {unit[0]}\b", question) is not None
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
         return bool(own and claim.currency and PERCENT_ASKED.search(question))
     if own.kind == "temperature" and "degree" in wanted:

@@ -103,11 +103,7 @@ COMMON_STEMS = frozenset(map(stem, COMMON_WORDS.split()))
 
 @functools.lru_cache(maxsize=100_000)
 def topic_stem(word: str) -> str:
-    """The stem of a topic word; empty for a small, a common or a very short one.
-
-    >>> topic_stem("rains"), topic_stem("because"), topic_stem("important")
-    ('rain', '', '')
-    """
+    """The stem of a topic word; empty for a small, a common or a very short one."""
     found = stem(word)
     return "" if len(word) < 3 or word in SMALL_WORDS or found in COMMON_STEMS else found
 
@@ -118,11 +114,6 @@ def is_sentence(words: Sequence[str]) -> bool:
     Between a seventh and four fifths of the words are small, no more than eight of one kind
     stand in a row, and few stand together that cannot. A line of up to four words needs one that
     is small or common.
-
-    >>> [is_sentence(text.split()) for text in (
-    ...     "the yeast eats the sugar and gives off a gas", "yeast bread rise sugar gas dough",
-    ...     "sugar the and yeast a of gas gives eats")]
-    [True, False, False]
     """
     if len(words) < 5:
         return any(not topic_stem(word) for word in words)
@@ -174,12 +165,12 @@ def read_text(text: str) -> Text:
     words: list[str] = []
     named: list[str] = []
     found: list[str] = []
-    opens = True
+    opens, alone = True, text.strip(" .\n").isdigit()  # the whole text is a number
     for piece in TEXT_PIECE.findall(text[:LONGEST_TEXT].lower().replace("’", "'") + "\n"):
         if piece[0].isalnum():
             found.append(piece)
             continue
-        if len(found) == 1 and found[0].isdigit():  # "3." before an item
+        if not alone and len(found) == 1 and re.fullmatch(r"\d\d?", found[0]):  # "3." of an item
             found = []
             continue
         if found:
@@ -217,10 +208,6 @@ def keep(text: Text, known: Iterable[str], loose: bool = False, free: int = 0) -
         a linked paragraph before it.
       loose: a story or a poem: nothing needs a link.
       free: lines of so many words need not be sentences: of a haiku, or a list of names.
-
-    >>> paragraphs = ("The bread has yeast in it.", "Tubas are loud.", "The yeast gives off gas.")
-    >>> sorted(keep(read_text("\\n\\n".join(paragraphs)), {"bread"}).content)
-    ['bread', 'gas', 'yeast']
     """
     reached, said = set(known), set()
     words, linked = 0, True
@@ -252,12 +239,7 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, texts: Iterable[str]) -> "Vocabulary":
-        """Smoothed idf over texts: ln((1 + n) / (1 + texts with the word)) + 1.
-
-        >>> words = Vocabulary.fit(["red fox", "red hen", "red owl"])
-        >>> words.idf["red"] < words.idf["fox"]
-        True
-        """
+        """Smoothed idf over texts: ln((1 + n) / (1 + texts with the word)) + 1."""
         count, seen = 0, collections.Counter()
         for text in texts:
             count += 1
@@ -283,9 +265,5 @@ PLAIN = Vocabulary()
 
 
 def cosine(left: Mapping[str, float], right: Mapping[str, float]) -> float:
-    """The cosine of two unit vectors, 0 to 1.
-
-    >>> round(cosine(PLAIN.weights("red fox"), PLAIN.weights("red hen")), 3)
-    0.5
-    """
+    """The cosine of two unit vectors, 0 to 1."""
     return sum(value * right[word] for word, value in left.items() if word in right)
