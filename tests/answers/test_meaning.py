@@ -59,7 +59,7 @@ def test_neither_order_nor_batch_changes_a_vector(encoder):
 def test_few_programs_are_compiled_however_long_the_texts(encoder):
     for words in range(1, 300, 7):
         encoder(["word " * words])
-    assert meaning.embed._cache_size() <= len(meaning.WIDTHS)
+    assert encoder.embed._cache_size() <= len(meaning.WIDTHS)
 
 
 @needs_files

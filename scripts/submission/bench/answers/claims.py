@@ -35,6 +35,7 @@ from submission.bench.answers.measures import (
 )
 from submission.bench.answers.number_forms import (
     DIGIT_WORDS,
+    MULTIPLIERS,
     NUMBER_WORDS,
     TENS,
     Reading,
@@ -331,7 +332,7 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
     (start, reading), asked = found[0], set(words_of(question))
     lead, rest = TO_VERB.sub("", text[:start]), reading.rest.replace("left over", "")
     before, after = words_of(lead), words_of(RELATIVE.sub("", rest))
-    borne = asked & (DENYING | BORNE) if not OF_ANSWERS & set(after) else set()
+    borne = asked & (DENYING | BORNE | NUMBER_WORDS) if not OF_ANSWERS & set(after) else set()
     near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
     doubtful = (
         re.search(r"\d ?(?:,|and|or|to|&|/|-|–) ?$", text[:start])  # "17 and 25"
@@ -352,7 +353,8 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
 
 FIRST_WORDS = JOINING | frozenset(
     "if after before so thus therefore then finally each every how what there their her his my "
-    "your our all both since because when while now total one two three some".split()
+    "your our all both since because when while now total one two three some monday tuesday "
+    "wednesday thursday friday saturday sunday".split()
 )
 
 
@@ -396,7 +398,7 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     text = DATE.sub("", text) if "year" in question else text
     text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text
     noun = re.search(r"\bhow many (\w+s)\b", question.lower())
-    if noun and noun[1] in NUMBER_WORDS:  # zeros, quarters
+    if noun and noun[1] in NUMBER_WORDS and noun[1][:-1] not in MULTIPLIERS:  # zeros, quarters
         text = re.sub(rf"(?<=\d) {noun[1]}\b", "", text)
     if base := re.findall(rf"\b(?:to|in) (?:base )?({'|'.join(BASES)})\b", question.lower()):
         text = re.sub(rf"_\{{?{BASES[base[-1]]}\}}?(?!\d)| \(base {BASES[base[-1]]}\)", "", text)
