@@ -21,8 +21,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from small_gemma import packages
 
+from small_gemma import packages
 from submission.bench.answers import prompts
 from submission.bench.policy import model
 from submission.bench.settings.config import StockModel
@@ -103,8 +103,11 @@ def weights_agree(stock: StockModel, folder: pathlib.Path) -> bool:
         reference = in_transformers(packages.get_gguf(pathlib.Path(place)))
     gemma = model.load_stock(stock, folder, model.make_mesh())
     worst = largest_difference(gemma, reference, rows)
-    print(f"weights: of {sum(map(len, rows)):,} positions in {len(rows)} texts, no logit differs "
-          f"from Transformers' by more than {worst:.1e} (allowed: {TOLERANCE:g})", flush=True)  # fmt: skip
+    print(
+        f"weights: at {sum(map(len, rows)):,} positions in {len(rows)} texts no logit differs from "
+        f"Transformers' by more than {worst:.1e} (allowed: {TOLERANCE:g})",
+        flush=True,
+    )
     return worst <= TOLERANCE
 
 
@@ -149,7 +152,7 @@ def tokenizers_agree(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> boo
         return True
     texts = texts_of(files)
     wrong = differing_texts(model.load_tokenizer(folder), theirs, texts)
-    print(f"tokenizer: {len(wrong):,} of {len(texts):,} texts differ", flush=True)
+    print(f"tokenizer: {len(wrong):,} of {len(texts):,} texts are encoded differently", flush=True)
     for text in wrong[:3]:
         print(f"  {text[:200]!r}", flush=True)
     return not wrong
