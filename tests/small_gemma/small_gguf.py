@@ -1,11 +1,15 @@
-"""A small Gemma 3 as a GGUF file: random weights, some of them quantised, and a few pieces."""
+"""A small Gemma 3 as a GGUF file: random weights, some of them quantised, and a few pieces.
+
+Its heads are as wide as the real one's: Transformers does not read from a GGUF what the queries
+are scaled by, and takes 256 for it.
+"""
 
 import gguf
 import numpy as np
 
 from submission.bench.settings import config
 
-SHAPE = dict(num_layers=7, num_embed=320, embed_dim=64, hidden_dim=96, num_heads=2, head_dim=32,
+SHAPE = dict(num_layers=7, num_embed=320, embed_dim=64, hidden_dim=96, num_heads=2, head_dim=256,
              num_kv_heads=1, sliding_window_size=16, local_base_frequency=10_000,
              global_base_frequency=1_000_000)  # fmt: skip
 STOCK = config.StockModel("small", "gemma3", "gemma3-270m", shape=SHAPE, dtype="float32")

@@ -44,8 +44,8 @@ def test_each_weight_is_where_the_model_looks_for_it(converted, loaded):
         np.testing.assert_array_equal(np.asarray(parameter.get_value()), rounded)
 
     query, output = written["blk.3.attn_q.weight"], written["blk.3.attn_output.weight"]
-    same(layer.attn.q_einsum.w, np.stack([query[:32].T, query[32:].T]))
-    same(layer.attn.attn_vec_einsum.w, np.stack([output[:, :32].T, output[:, 32:].T]))
+    same(layer.attn.q_einsum.w, np.stack([query[:256].T, query[256:].T]))
+    same(layer.attn.attn_vec_einsum.w, np.stack([output[:, :256].T, output[:, 256:].T]))
     pair = [written[f"blk.3.attn_{x}.weight"].T[None] for x in "kv"]
     same(layer.attn.kv_einsum.w, np.stack(pair))
     same(layer.mlp.gate_proj.kernel, written["blk.3.ffn_gate.weight"].T)
