@@ -33,6 +33,11 @@ ROWS = (pathlib.Path("data/held_out.jsonl"), pathlib.Path("data/train.jsonl"))
 SHORT, LONG = 6, 640  # texts as they are; tokens of one that is longer than the window of 512
 
 
+def rows_in(file: pathlib.Path) -> list[Any]:
+    """The rows of JSON lines; a line ends at a line feed, and at no other separator in a text."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
 def texts_of(files: Iterable[pathlib.Path]) -> list[str]:
     """Every text in rows of JSON lines, and each question as a prompt."""
     found: dict[str, None] = {}
@@ -45,8 +50,7 @@ def texts_of(files: Iterable[pathlib.Path]) -> list[str]:
                 collect(part)
 
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for row in rows_in(file):
             collect(row)
             if isinstance(row, dict) and isinstance(row.get("question"), str):
                 collect(prompts.render_prompt(row["question"]))
@@ -95,8 +99,7 @@ def weights_agree(stock: StockModel, folder: pathlib.Path) -> bool:
         print(f"weights: not compared, {' and '.join(missing)} cannot be imported", flush=True)
         return True
     tokenizer = model.load_tokenizer(folder)
-    texts = [prompts.render_prompt(json.loads(line)["question"])
-             for line in ROWS[0].read_text(encoding="utf-8").splitlines()]  # fmt: skip
+    texts = [prompts.render_prompt(row["question"]) for row in rows_in(ROWS[0])]
     rows = [[tokenizer.bos_id(), *tokenizer.encode(text)] for text in texts[:SHORT]]
     rows.append([tokenizer.bos_id(), *tokenizer.encode("".join(texts))][:LONG])
     with tempfile.TemporaryDirectory() as place:
