@@ -1,6 +1,6 @@
 """Ask a trained model, and see its trace as it is written.
 
-    python scripts/chat.py [--checkpoint DIR] [--profile tiny|kaggle] [--temperature T] [QUESTION]
+    python scripts/chat.py [--checkpoint DIR] [--profile P] [--temperature T] [QUESTION]
 
 DIR is the folder of a run, its `checkpoints/actor`, or one step in it. Without a question on the
 command line, questions are read from the terminal, one a line, until it is closed.

@@ -1,6 +1,6 @@
 """Takes a trained model away: for Hugging Face Transformers, and its adapter alone for PEFT.
 
-    python scripts/export.py [--checkpoint DIR] [--profile tiny|kaggle] [--out DIR] [--base NAME]
+    python scripts/export.py [--checkpoint DIR] [--profile P] [--out DIR] [--base NAME]
 
 Makes two folders in DIR (by default `outputs/export`):
 

@@ -12,8 +12,10 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import nbformat
@@ -115,6 +117,25 @@ def notebook_to_run(recipe: str) -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
+def prepare(environment: Mapping[str, str]) -> None:
+    """What a profile needs of this machine, before any time is spent: memory, and its model.
+
+    An unknown profile or model is left to the notebook, which lists those that there are.
+
+    Raises:
+      RuntimeError: there is too little memory, or the model cannot be had; the script has said why.
+    """
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from submission.bench.settings.host import require_memory
+    from submission.essay.profiles import PROFILES, STOCK_MODELS
+
+    if profile := PROFILES.get(environment.get("PROFILE", "")):
+        require_memory(profile.host_gib, f"The profile {profile.name}")
+        model = STOCK_MODELS.get(environment.get("MODEL", ""), profile.model)
+        if model.script and subprocess.run([sys.executable, ROOT / model.script]).returncode:
+            raise RuntimeError(f"The model {model.name} is not ready.")
+
+
 def show_results(out: pathlib.Path) -> None:
     """Prints the results table of a finished run."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -126,7 +147,7 @@ def show_results(out: pathlib.Path) -> None:
 def main() -> int:
     """Runs the notebook with the options given; 0 only if all of it worked."""
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__.split("\n")[0])
-    parser.add_argument("--profile", help="tiny or kaggle; default: by the hardware")
+    parser.add_argument("--profile", help="tiny, small or kaggle; default: by the hardware")
     parser.add_argument("--recipe", help="default: warm_start_grpo")
     parser.add_argument("--minutes", type=float, help="time limit, from the first cell on")
     parser.add_argument("--seed", type=int, help="the run's seed; default 0")
@@ -150,6 +171,11 @@ def main() -> int:
         print(f"The run in {out} is finished. Nothing to do.")
         show_results(out)
         return 0
+    try:
+        prepare(os.environ)
+    except RuntimeError as error:
+        print(f"run.sh: {error}", file=sys.stderr)
+        return 1
     if code := execute(notebook_to_run(os.environ.get("RECIPE", "")), out):
         print("The run was stopped." if code > 128 else "The run failed.", file=sys.stderr)
         return code

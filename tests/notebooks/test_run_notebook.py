@@ -137,6 +137,25 @@ def test_a_start_that_failed_leaves_an_older_run_alone(run, tmp_path):
     assert (tmp_path / "out" / "submission.ipynb").read_text() == before
 
 
+def test_what_a_profile_lacks_on_this_machine_is_said_before_the_notebook_starts(
+    run, tmp_path, monkeypatch, capfd
+):
+    from submission.bench.settings import host
+
+    never = ("raise ValueError('must not run')",)
+    monkeypatch.setattr(host, "free_memory", lambda: 3.0)
+    assert run("--profile", "small", cells=never) == 1
+    assert "run.sh: The profile small needs 12 GiB of free memory" in capfd.readouterr().err
+    monkeypatch.setattr(host, "free_memory", lambda: 64.0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MODEL_CACHE", str(tmp_path / "file" / "cache"))
+    assert run("--profile", "small", cells=never) == 1
+    said = capfd.readouterr().err
+    assert "cannot be written to" in said
+    assert "The model gemma3_270m is not ready." in said
+    assert "must not run" not in said
+
+
 @pytest.mark.parametrize("how", ["option", "variable"])
 def test_resuming_a_finished_run_changes_nothing_and_exits_0(run, tmp_path, monkeypatch, how):
     (tmp_path / "out").mkdir()

@@ -62,6 +62,43 @@ def test_a_missing_part_of_the_folder_is_named(tmp_path, missing):
         model.locate(stock, minutes=1)
 
 
+def scripted(folder, monkeypatch, code):
+    """A model whose script is this code, with the cache in `folder`."""
+    (folder / "get.py").write_text(code)
+    monkeypatch.setenv("MODEL_CACHE", str(folder / "cache"))
+    return dataclasses.replace(TINY, folder="made", script=str(folder / "get.py"))
+
+
+MAKE = """
+import os, pathlib
+print("making it")
+made = pathlib.Path(os.environ["MODEL_CACHE"]) / "made"
+(made / "gemma3-tiny-it").mkdir(parents=True)
+(made / "tokenizer.model").touch()
+"""
+
+
+def test_a_model_with_a_script_is_made_in_the_cache_aloud_and_once(tmp_path, monkeypatch, capsys):
+    stock = scripted(tmp_path, monkeypatch, MAKE)
+    assert model.locate(stock, minutes=1) == tmp_path / "cache" / "made"
+    assert capsys.readouterr().out == "making it\n"
+    model.locate(stock, minutes=1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_script_that_fails_ends_in_its_own_message(tmp_path, monkeypatch):
+    stock = scripted(tmp_path, monkeypatch, "import sys; sys.exit('the disk is full')")
+    with pytest.raises(RuntimeError, match=r"Could not get gemma3_tiny_it: the disk is full"):
+        model.locate(stock, minutes=1)
+
+
+def test_a_part_that_the_cache_lacks_is_named_with_the_script(tmp_path, monkeypatch):
+    (tmp_path / "cache" / "made" / "gemma3-tiny-it").mkdir(parents=True)
+    stock = scripted(tmp_path, monkeypatch, MAKE)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer.model does not exist.*run .*get.py"):
+        model.locate(stock, minutes=1)
+
+
 def test_a_corrupt_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"tokenizer.model is not a usable SentencePiece model"):

@@ -11,7 +11,7 @@ CHAPTERS = pathlib.Path(submission.__file__).parent
 
 
 def test_unknown_profile_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"Unknown profile 'laptop'.*tiny, kaggle"):
+    with pytest.raises(ValueError, match=r"Unknown profile 'laptop'.*tiny, small, kaggle"):
         profiles.read_run({"PROFILE": "laptop"}, "cpu")
 
 

@@ -155,3 +155,10 @@ def test_an_evaluation_without_time_answers_a_batch_and_says_so(
     found = evaluate.answer_greedily(sampler, held_out, 8, 48, 80, late)
     assert len(found) == 8
     assert "Time for 8 of 24 held-out rows only." in capsys.readouterr().out
+
+
+def test_a_long_evaluation_says_how_far_it_is(make_policy, tokenizer, rows, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "QUIET_SECONDS", 0.0)
+    sampler = model.make_sampler(make_policy(), tokenizer, 128)
+    assert len(evaluate.answer_greedily(sampler, rows["held_out"].examples[:16], 8, 48, 80)) == 16
+    assert capsys.readouterr().out == "  8 of 16 held-out rows are answered\n"

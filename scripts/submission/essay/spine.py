@@ -19,7 +19,7 @@
 
 # %% tags=["parameters"]
 # What a run is told. An environment variable of the same name wins over a value here.
-PROFILE = ""  # "tiny" or "kaggle"; empty: kaggle on a TPU, else tiny
+PROFILE = ""  # "tiny", "small" or "kaggle"; empty: kaggle on a TPU, else tiny
 MODEL = ""  # "gemma3_1b_it" or "gemma2_2b_it"; empty: the profile's
 RECIPE = "warm_start_grpo"
 MINUTES = None  # a time limit, from the first cell on; None: the session's nine hours
@@ -94,6 +94,7 @@ asked = {name: "" if value is None else str(value) for name, value in asked.item
 asked |= {name: os.environ[name] for name in asked if os.environ.get(name)}
 run = read_run(asked, free_platform(shows_tpu))
 profile, lengths = run.profile, run.profile.lengths
+require_memory(profile.host_gib, f"The profile {profile.name}")
 print(f"profile {profile.name}, model {run.model.name}, seed {run.seed}")
 print(f"recipe {run.recipe}: {RECIPES[run.recipe].about}")
 print(f"{jax.device_count()} × {jax.devices()[0].device_kind}, JAX {jax.__version__}")

@@ -6,6 +6,8 @@ Tunix's own loader gives it. The tiny Gemma of the CPU profile is read by the sa
 
 import dataclasses
 import pathlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
 from submission.bench.settings.config import Adapter, StockModel
+from submission.bench.settings.host import model_cache
 from submission.bench.settings.limits import within
 
 
@@ -44,20 +47,45 @@ def download(model: StockModel, minutes: float) -> str:
         ) from error
 
 
+def made_by_script(model: StockModel) -> pathlib.Path:
+    """The model's directory in the cache; if it is not there, its script makes it, aloud.
+
+    Raises:
+      RuntimeError: the script could not; with what it said.
+    """
+    folder = model_cache() / model.folder
+    if not folder.exists():
+        command, said = [sys.executable, "-u", model.script], ""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as script:
+            for said in script.stdout or ():
+                print(said, end="", flush=True)
+        if script.returncode:
+            raise RuntimeError(f"Could not get {model.name}: {said.strip()}")
+    return folder
+
+
 def locate(model: StockModel, minutes: float) -> pathlib.Path:
     """The directory that holds the model's weights and its `tokenizer.model`.
 
     Raises:
       FileNotFoundError: a part is missing; names it.
+      RuntimeError: it is not here, and could not be had.
     """
-    folder = pathlib.Path(model.folder or download(model, minutes)).resolve()
+    if model.script:
+        folder = made_by_script(model)
+    else:
+        folder = pathlib.Path(model.folder or download(model, minutes)).resolve()
     for part in (model.weights, "tokenizer.model"):
         if not (folder / part).exists():
             raise FileNotFoundError(
                 f"{folder / part} does not exist. {model.name} needs a folder with "
                 f"{model.weights}/ (Orbax) and tokenizer.model"
                 + (
-                    ": run the notebook from the repository's root, or remake the folder with "
+                    f": run {model.script}, which looks what is wrong with it."
+                    if model.script
+                    else ": run the notebook from the repository's root, or remake the folder with "
                     "scripts/make_tiny_gemma.py. On Kaggle, choose the accelerator TPU v5e-8."
                     if model.folder
                     else f": is {model.handle} still laid out like that?"

@@ -23,6 +23,7 @@ from submission.bench.settings.config import Profile, Run
 # What may differ between a run and its continuation: where and how long, not what.
 FREE_SETTINGS = (
     "hours",
+    "host_gib",
     "download_minutes",
     "preparation_minutes",
     "preparation_share",

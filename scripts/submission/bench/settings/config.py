@@ -6,7 +6,7 @@ reads a number from here.
 
 A **profile** says where we run. `tiny` is a laptop's CPU and a Gemma of 1.2 million
 parameters; `kaggle` is a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, in
-which order, from which rows.
+which order, from which rows. `small`, between the two, is a laptop's CPU and Gemma 3 270M.
 """
 
 import dataclasses
@@ -18,13 +18,14 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class StockModel:
-    """A stock, instruction-tuned Gemma in Kaggle's Flax layout."""
+    """A stock Gemma in Kaggle's Flax layout."""
 
     name: str
     family: str  # gemma3 or gemma2: which of Tunix's two models it is
     weights: str  # the Orbax folder beside tokenizer.model
     handle: str = ""  # Kaggle model handle; empty: `folder` is used
-    folder: str = ""
+    folder: str = ""  # in the repository; with a `script`, in the cache of models
+    script: str = ""  # makes `folder` in the cache, if it is not there
     shape: Mapping[str, Any] | None = None  # Tunix ModelConfig fields; None: Tunix's preset
     dtype: str = "bfloat16"
 
@@ -249,6 +250,7 @@ class Profile:
     generation: Generation
     chip: Chip
     hours: float  # the wall clock of a session
+    host_gib: float = 0.0  # memory of the host that must be free; 0: it is not looked at
     sft_fallback: tuple[Source, ...] = ()  # read as well if those of `sft_sources` are all down
     warm_start: str = "warm_start_grpo"  # the key of `sft_sources` that the recipe has chosen
     mixture: MixtureShares = MixtureShares()

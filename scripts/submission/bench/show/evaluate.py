@@ -145,6 +145,9 @@ def judge_all(
         return list(pool.map(judge, examples, completions, tokens, stopped, seen))
 
 
+QUIET_SECONDS = 30.0  # an evaluation says how far it is about as often
+
+
 def answer_greedily(
     sampler: Any,
     examples: Sequence[Example],
@@ -159,6 +162,7 @@ def answer_greedily(
     With a deadline, of as many of the first ones as its time allows, a batch at least.
     """
     answered: list[Answered] = []
+    said = time.monotonic()
     # The last batch is filled up: another size would be compiled anew. All sizes are multiples
     # of the number of devices, which share the batch.
     size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
@@ -183,6 +187,9 @@ def answer_greedily(
         sizes = [len(tokens) for tokens in output.tokens]
         stopped = [ended(tokens, max_generation_steps) for tokens in output.tokens]
         answered += judge_all(batch, completions[: len(batch)], sizes, stopped, encoder)
+        if len(answered) < len(examples) and time.monotonic() - said > QUIET_SECONDS:
+            print(f"  {len(answered)} of {len(examples)} held-out rows are answered", flush=True)
+            said = time.monotonic()
     if len(answered) < len(examples):
         print(f"Time for {len(answered)} of {len(examples)} held-out rows only.")
     return answered
