@@ -161,7 +161,7 @@ def test_arcs_labels_become_letters(labels, key, letter):
         ({"answerKey": None}, "no answer"),
         ({"choices": None}, "choices and labels do not match"),
         ({"choices": {"text": ["x"], "label": ["A", "B"]}}, "choices and labels do not match"),
-        ({"choices": {"text": ["x", "X "], "label": ["A", "B"]}}, "choices are not distinct"),
+        ({"choices": {"text": ["x", "x "], "label": ["A", "B"]}}, "choices are not distinct"),
         ({"choices": {"text": ["x"], "label": ["A"]}}, "choices are not distinct"),
         ({"question": " "}, "no question"),
     ],

