@@ -10,8 +10,7 @@
 # ### The settings
 #
 # A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
-# `kaggle` a TPU v5e-8 and stock Gemma. Between them is `small`: a CPU, and Google's pre-trained Gemma 3 270M (under the [Gemma terms](https://ai.google.dev/gemma/terms); `scripts/get_small_gemma.py` gets it). A **recipe** says what is taught, from which rows. Each
-# number stands once, here; no cell below asks which profile it is in.
+# `kaggle` a TPU v5e-8 and stock Gemma. Between them, `small` is a CPU and Gemma 3 270M ([terms](https://ai.google.dev/gemma/terms)). A **recipe** says what is taught, from which rows. Each number stands once, here.
 
 # %% tags=["modules-only"]
 from submission.bench.settings.config import (

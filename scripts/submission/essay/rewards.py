@@ -8,11 +8,9 @@
 # | `length` | 0.1 | a trace of ordinary length, and 42 | the same trace, and 43 |
 # | `open` | 0.9 | a concrete answer, on rows without a gold one | *It depends on many factors.* |
 #
-# The format is a *gate*: what does not pass it earns nothing. After the warm start nearly every
-# completion passes, and what is left to earn is being right. Length pays only with a right answer, so
-# that no style makes up for a wrong one. Each part is a pure function of one parsed completion; only
-# `open` also sees the batch, where what is said to several prompts is worth less. With the `kaggle`
-# profile a small model reads how near an open answer is to its question and its reference.
+# The format is a *gate*: what does not pass it earns nothing. Length pays only with a right answer, so
+# that no style makes up for a wrong one. With `kaggle`
+# a small model reads what open answers mean.
 
 # %%
 import math

@@ -102,7 +102,7 @@ if profile.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", profile.compilation_cache)
 
 # %% [markdown]
-# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement. The TPU's compiler says how fast each program can be at most; how much of that is reached, and all else, is assumed from logs of such sessions that others published (`scripts/tpu/assumptions.py` has the sources). The lines of progress show the planned seconds beside the run's.
+# **The plan of nine hours** for Gemma 3 1B is a plan, not a measurement. The TPU's compiler says how fast each program can be at most; how much of that is reached, and all else, is assumed from logs of such sessions that others published (`scripts/tpu/assumptions.py`).
 #
 # <!-- include: data/plan.md -->
 
@@ -128,7 +128,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # %% [markdown]
 # ### Add your dataset
 #
-# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices`, a list, and the letter as its answer; code has `tests`, a list of asserts. What you upload on Kaggle lies under `/kaggle/input/`. A public dataset needs the name of an adapter. On `tiny` a prompt has 48 tokens, about 15 words.
+# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices` and a letter as its answer; code has `tests`, asserts. What you upload on Kaggle lies under `/kaggle/input/`. On `tiny` a prompt has 48 tokens, about 15 words.
 
 # %%
 MY_SFT_ROWS = [
@@ -145,7 +145,7 @@ run = with_rows(run, MY_SFT_ROWS, MY_GRPO_ROWS)
 #
 # Every row fits the token limits whole, its gold answer passes its own checker, and what is dropped is counted with the reason. A stage draws from a source in proportion to the square root of its rows, within limits, so that a large one does not drown the others.
 #
-# **Decontamination.** A row that is trained on is dropped if it asks the same as a held-out row, has one inside it, shares a passage with one, or has nearly the same words and numbers. Numbers must match: *What is 17 + 25?* and *What is 17 + 26?* are two questions.
+# **Decontamination.** A row that is trained on is dropped if it asks the same as a held-out row, has one inside it, shares a passage with one, or has nearly the same words and numbers.
 
 # %%
 rows = rows_of_run(run, tokenizer)
@@ -170,7 +170,7 @@ display(Markdown(domain_rows(rows)))
 # %% [markdown]
 # ### Change the reward
 #
-# A further part is a function with the signature that Tunix calls: one number in [0, 1] for each completion. `prompts` are the questions, `columns` the fields of the rows, a list each. Like every part it pays in format only, and the sum is divided by all weights. It is tried on a small batch at once, and its mean is in the log under its name. The weights of the other parts are `Rewards(…)` in the profile.
+# A further part is a function with the signature that Tunix calls: one number in [0, 1] for each completion. `prompts` are the questions, `columns` the fields of the rows, a list each. It pays in format only, and its mean is in the log under its name.
 
 
 # %%
@@ -346,17 +346,16 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# All on the `tiny` profile, 30 steps of GRPO (60 end alike), three seeds, ± half of a 95 % interval over them (`scripts/ablate.py`, `data/ablations.md`). They are from before padding and BOS were kept from being drawn, which moves seed 0 from 0.700 to 0.697.
+# All on the `tiny` profile, 30 steps of GRPO (60 end alike), three seeds, ± half a 95 % interval (`scripts/ablate.py`, `data/ablations.md`). They were made before padding and BOS were kept from being drawn.
 #
-# **Where the gain comes from.** The warm start shows three levels of detail and leaves the choice open. After it the accuracy is 0.429 ± 0.002; after GRPO, which finds that the careful traces are right more often, 0.699 ± 0.033. It is not a gain everywhere: sorting and yes/no (`logic`) end at 0.54 where the stock model had 0.67, leniently, and reversing words (`other`) at 0.16 where it had 0.39.
-#
-# **A control that does better without GRPO.** SFT on the most careful traces alone comes to 0.730 ± 0.017, and GRPO after it adds nothing (0.707 ± 0.035). Without the guesses SFT alone comes to 0.479 ± 0.037, and GRPO takes that to 0.727 ± 0.021. So GRPO finds the style that pays among those it was shown; it has not been shown to teach one that is new, and who knows the best style can teach it by SFT.
+# **Where the gain comes from.** The warm start shows three levels of detail and leaves the choice open. After it the accuracy is 0.429 ± 0.002; after GRPO, which finds that the careful traces are right more often, 0.699 ± 0.033. In `logic` and `other` it ends below the stock model (0.54 to 0.67, 0.16 to 0.39).
+# **A control that does better without GRPO.** SFT on the most careful traces alone comes to 0.730 ± 0.017, and GRPO after it adds nothing (0.707 ± 0.035). Without the guesses SFT alone comes to 0.479 ± 0.037, and GRPO takes that to 0.727 ± 0.021. GRPO finds the best of the styles it was shown; who knows it can teach it by SFT.
 #
 # **One choice at a time.** Without a warm start GRPO learns nothing, because no completion is in format. None of the others moves the accuracy by more than 0.012, not even all of Tunix's defaults at once; without the format gate it is better by 0.011 ± 0.010.
 #
 # ![What each choice is worth](attachment:data/ablations.png)
 #
-# **Traps in Tunix 0.1.7, not gains.** Each of these goes without an error. None moves the score of the tiny model; they are here because a test, or the compiler, shows what each does, and a longer run of a larger model cannot look for them.
+# **Traps in Tunix 0.1.7, not gains.** Each of these goes without an error. None moves the score of the tiny model; a test, or the compiler, shows what each does.
 #
 # | stock behaviour | what it costs | remedy here | known from |
 # |---|---|---|---|
@@ -373,7 +372,6 @@ unrestricted_kaggle_model = publish(
 # | all logits at once | 64 × 2,048 tokens of SFT do not fit | `token_log_probs` | compiler |
 # | the cache is copied at each step; a prompt is read G times | work, traffic | `Decoder` | compiler, test |
 # | examples and completions padded to the limit | work on padding | `packing`, `trimming` | test |
-# | no deadline, no guard against NaN | a session lost | `Stage`, `Pace` | test |
 # | the sampler makes its cache on one chip | 26 GiB for 256 rows of the 2B | `plan_memory` | compiler |
 # | the last save passes no metadata | a resumed run counts from 0 | `write_step` | test |
 #
