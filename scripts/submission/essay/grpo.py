@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### GRPO, the learner
 #
-# Three of Tunix's defaults are set otherwise. The gradient of its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, is zero on average. Its reference is whatever model it is handed; here it is a frozen copy of the warm start. And with `top_p=None` every token would be the likeliest one, so that all answers of a group were the same.
+# Three of Tunix's defaults are set otherwise. The gradient of its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, is zero on average. Its reference is a frozen copy of the warm start here. And with `top_p=None` every token would be the likeliest one, so that all answers of a group were the same.
 
 # %%
 import dataclasses

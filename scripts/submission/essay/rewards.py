@@ -8,9 +8,7 @@
 # | `length` | 0.1 | a trace of ordinary length, and 42 | the same trace, and 43 |
 # | `open` | 0.9 | a concrete answer, on rows without a gold one | *It depends on many factors.* |
 #
-# The format is a *gate*: what does not pass it earns nothing. Length pays only with a right answer, so
-# that no style makes up for a wrong one. With `kaggle`
-# a small model reads what open answers mean.
+# The format is a *gate*: what does not pass it earns nothing. Length pays only with a right answer.
 
 # %%
 import math

@@ -128,7 +128,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # %% [markdown]
 # ### Add your dataset
 #
-# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices` and a letter as its answer; code has `tests`, asserts. What you upload on Kaggle lies under `/kaggle/input/`. On `tiny` a prompt has 48 tokens, about 15 words.
+# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices` and a letter as its answer; code has `tests`, asserts. What you upload on Kaggle lies under `/kaggle/input/`.
 
 # %%
 MY_SFT_ROWS = [
@@ -143,8 +143,7 @@ run = with_rows(run, MY_SFT_ROWS, MY_GRPO_ROWS)
 # %% [markdown]
 # ### From rows to a mixture
 #
-# Every row fits the token limits whole, its gold answer passes its own checker, and what is dropped is counted with the reason. A stage draws from a source in proportion to the square root of its rows, within limits, so that a large one does not drown the others.
-#
+# Every row fits the token limits whole, its gold answer passes its own checker, and what is dropped is counted with the reason. A stage draws from a source in proportion to the square root of its rows.
 # **Decontamination.** A row that is trained on is dropped if it asks the same as a held-out row, has one inside it, shares a passage with one, or has nearly the same words and numbers.
 
 # %%
@@ -170,7 +169,7 @@ display(Markdown(domain_rows(rows)))
 # %% [markdown]
 # ### Change the reward
 #
-# A further part is a function with the signature that Tunix calls: one number in [0, 1] for each completion. `prompts` are the questions, `columns` the fields of the rows, a list each. It pays in format only, and its mean is in the log under its name.
+# A further part is a function with the signature that Tunix calls: one number in [0, 1] for each completion. `prompts` are the questions, `columns` the fields of the rows, a list each. It pays in format only.
 
 
 # %%
