@@ -19,6 +19,7 @@ from flax import nnx
 
 from submission.bench.policy import memory, model, rollout
 from submission.bench.rows import packing
+from submission.bench.run import budget
 from submission.bench.settings import config
 from submission.essay import grpo
 from tpu.assumptions import ASSUMPTIONS
@@ -222,7 +223,8 @@ class Case:
         sft_steps = min(profile.sft.steps, int(hours["sft"] * 3600 / sft_step + 0.5))
         # What the notebook keeps back for the end; one evaluation is among those above already.
         kept_back = 1.5 * (2 * self.evaluation + self.assumed["save"]) - self.evaluation
-        kept_back += self.grpo["step"] + min(grpo.SPARE_SECONDS, 9 * self.grpo["step"])
+        kept_back += self.grpo["step"]
+        kept_back += budget.seconds_to_spare(grpo.SPARE_SECONDS, self.grpo["step"])
         kept_back += profile.closing_seconds + profile.upload_seconds
         update = self.grpo["step"] + self.saving(self.grpo["step"], settings.save_every)
         steps = min(settings.steps, int(((left - hours["sft"]) * 3600 - kept_back) / update))

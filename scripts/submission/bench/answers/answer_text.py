@@ -259,6 +259,7 @@ JOINING = frozenset(
     "than with and he she they has have had do does did called named known answer result which who "
     "whom".split()
 )
+SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")  # words and numbers
 SAID_WORD = re.compile(r"[^\s,;:()\"]+")
 
 
@@ -272,7 +273,7 @@ def beside_question(text: str, question: str) -> str:
     >>> beside_question("Ann is taller than Bob", "Who is taller, Ann or Bob?")
     'Ann'
     """
-    asked = re.findall(r"[^\W_]+(?:'[^\W\d_]+)?", question.lower())
+    asked = SPOKEN.findall(question.lower())
     if (HEDGES | NEGATIONS | {"but", "actually"}) & set(words_of(text)) - set(asked) or "?" in text:
         return ""
     tokens = list(SAID_WORD.finditer(text))

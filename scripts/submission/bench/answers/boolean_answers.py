@@ -11,6 +11,7 @@ import re
 from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
+    SPOKEN,
     VERDICT,
     after_lead_in,
     conclusion,
@@ -51,7 +52,6 @@ NOT_SURE = re.compile(
 # **A clause as an answer of its own.**
 
 
-SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")
 FILLERS = frozenset(
     "of course actually well so then really in fact rather indeed just oh i mean think say "
     "would".split()
@@ -178,7 +178,7 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
     if (
-        (reason and (unknown and 3 * len(unknown) > len(known)))
+        (reason and 3 * len(unknown) > len(known))
         or not known
         or (whole and missing)
         or (unknown and is_negated(asked))
@@ -204,7 +204,7 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
         subject
         or not (points or (covered and len(known) > 1 and said[0] in topic))
         or 2 * len(known) < len(said) + (not denied and bool(missing))
-        or not (denied or points or len(known) > 2 or PREDICATE.search(clause.lower()))
+        or not (denied or points or len(known) > 2 or PREDICATE.search(clause))
     ):
         return None
     return not denied

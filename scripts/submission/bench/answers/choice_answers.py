@@ -6,7 +6,6 @@ another choice ("A, because London is in England"), but not claim them ("because
 """
 
 import re
-from fractions import Fraction
 
 from submission.bench.answers.answer_text import (
     HEDGES,
@@ -60,11 +59,13 @@ VERB = re.compile(
 ARTICLE = re.compile(r"\b(?:the|an?) ", re.IGNORECASE)
 
 
-def same_quantity(text: str, value: Fraction, choice: str) -> bool:
+def same_quantity(text: str, choice: str) -> bool:
     """Is a choice this value, and in no other unit: 54 m^3 is not 54 m^2, 10 A not 10 Ω?"""
-    units = [re.findall(r"(?<=\d) ?([^\W\d]{1,2}(?:\^\d)?|°[CF])$", t) for t in (text, choice)]
     said, named = read_answer(text), read_answer(choice)
-    if named is None or value != named.value or (all(units) and units[0] != units[1]):
+    if said is None or named is None or said.value != named.value:
+        return False
+    units = [re.findall(r"(?<=\d) ?([^\W\d]{1,2}(?:\^\d)?|°[CF])$", t) for t in (text, choice)]
+    if all(units) and units[0] != units[1]:
         return False
     measures = measure_of(said), measure_of(named)
     other = all(measures) and measures[0].name != measures[1].name
@@ -79,12 +80,12 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
     >>> find_choice("Rr", ("RR", "Rr", "rr"))
     1
     """
-    plain, value = [plain_text(choice) for choice in choices], parse_number(text)
+    plain = [plain_text(choice) for choice in choices]
     for same in (
         [unwrap(choice) == unwrap(text) for choice in plain],
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
-        [value is not None and same_quantity(text, value, choice) for choice in plain],
+        [same_quantity(text, choice) for choice in plain],
         [
             normalise(ARTICLE.sub("", choice)) == normalise(ARTICLE.sub("", text))
             for choice in plain

@@ -384,6 +384,7 @@ TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.IGNORECA
 FULL_HOUR = re.compile(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", re.IGNORECASE)
 
 
+@functools.lru_cache(maxsize=4096)  # the choices of a row are read for every completion
 def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
     text = undress(answer)
@@ -409,7 +410,6 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     return number_in_sentence(text, question)
 
 
-@functools.lru_cache(maxsize=4096)  # the choices of a row are read for every completion
 def parse_number(text: str) -> Fraction | None:
     """The one number in an answer, exactly; None if there is none, or more than one.
 

@@ -264,11 +264,8 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     if len(lines) > 1 and len(set(lines)) < len(lines):
         return False  # y = 2x, and y = 3x
     claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
-    if (
-        measure := measure_at((unit[1] or unit[2]) + re.sub(r"[{}]", "", unit[3] or ""))
-        if unit
-        else None
-    ):
+    told = (unit[1] or unit[2]) + re.sub(r"[{}]", "", unit[3] or "") if unit else ""
+    if measure := measure_at(told):
         asked = asked_measures(plain_text(question), measure.kind)
         if asked and measure.name not in asked:
             return False

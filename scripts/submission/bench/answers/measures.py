@@ -181,7 +181,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     rate = re.search(r"\bper (\w+)", part)
     if per and rate and measure_at(per[2]) and measure_at(per[2]) != measure_at(rate[1]):
         return False  # miles per minute
-    last, measure = re.search(r"\bin ([^\W\d]+)\W*$", question), measure_of(claim)
+    measure, own = measure_of(claim), measure_of(gold)
+    last = re.search(r"\bin ([^\W\d]+)\W*$", question)
     named = last and measure_at(last[1])
     if named and measure and named.kind != measure.kind and not per:
         return False  # 91 hours, where dollars are asked
@@ -190,7 +191,6 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
         return False
     if claim.rest.startswith(" times") and PERCENT_ASKED.search(question):
         return False
-    measure, own = measure_of(claim), measure_of(gold)
     if counts_another(claim, question):
         return False
     if measure is None:

@@ -25,15 +25,16 @@ FORM_ASKED = re.compile(r"\b(?:improper|mixed) (?:fraction|number)|\bscientific 
 SIMPLEST_ASKED = re.compile(r"\b(?:simplif|simplest|lowest terms|reduced?\b|common fraction)", re.I)
 
 
+def asked_scale(question: str) -> str:
+    """The scale in which a question asks: "million" of "How many million?"; else empty."""
+    match = SCALE_ASKED.search(question)
+    return match[1].lower() if match else ""
+
+
 def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
     """Is the claim worked out, and in the form that is asked for?"""
-    numbers, scale = set(re.findall(r"\d+", question)), SCALE_ASKED.search(question)
-    if (
-        scale
-        and scale[1].lower() == "dozen"
-        and not claim.scale
-        and re.match(r" [a-z]", claim.rest)
-    ):
+    numbers, dozens = set(re.findall(r"\d+", question)), asked_scale(question) == "dozen"
+    if dozens and not claim.scale and re.match(r" [a-z]", claim.rest):
         return False  # 30 eggs, where dozens are asked
     if (claim.form, claim.scale, claim.parts) == (gold.form, gold.scale, gold.parts):
         return True
@@ -45,7 +46,7 @@ def is_finished(claim: Reading, gold: Reading, question: str) -> bool:
     fraction = claim.form == "fraction"
     if (
         (DIGITS_ASKED.search(question) and (claim.form in ("words", "scientific") or claim.scale))
-        or (claim.scale == "dozen" and not (scale and scale[1].lower() == "dozen"))
+        or (claim.scale == "dozen" and not dozens)
         or (DECIMAL_ASKED.search(question) and (fraction or claim.scale == "percent"))
         or (FRACTION_ASKED.search(question) and gold.form == "fraction" and not claim.form)
     ):
@@ -64,8 +65,7 @@ def equal(claim: Reading, gold: Reading, question: str) -> bool:
 
     In a question for percent, 20 and 20 % are the same; a gold below one is the share itself.
     """
-    asked = SCALE_ASKED.search(question)
-    scale = asked[1].lower() if asked else ""
+    scale = asked_scale(question)
     if PERCENT_ASKED.search(question) and abs(gold.value) >= 1:
         scale = "percent"
     values = [r.value / r.sized if scale and r.scale == scale else r.value for r in (claim, gold)]

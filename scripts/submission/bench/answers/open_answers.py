@@ -418,6 +418,20 @@ WITHOUT_TRACE = 0.5  # what an answer is worth whose trace is worth nothing
 HEDGED, BESIDE_FACT = 0.0, 0.3  # names a fact, or another; prose that does not name it, at most
 
 
+@functools.lru_cache(maxsize=4096)  # a row's completions are measured by the same reference
+def standard(reference: str, terse: bool) -> tuple[int, float, float]:
+    """What a reference allows: it may be a list of names, or say a thing again and again.
+
+    Returns:
+      The words up to which a line need be no sentence, the share that is kept, and how fresh it is.
+    """
+    text = read_source_text(reference)
+    is_list = text.words and keep(text, (), loose=True, free=4).share < 0.5
+    free = 1000 if is_list else 4 * terse
+    usual = keep(text, (), True, free).share if text.words else 1.0
+    return free, usual, fresh(text)
+
+
 def open_parts(
     completion: Completion, example: Example, vocabulary: Vocabulary = PLAIN, alike: Alike = UNSEEN
 ) -> dict[str, float]:
@@ -430,11 +444,8 @@ def open_parts(
     band = natural_length(example.question, domain) if explains or not is_fact else FACT_BAND
     terse = band[0] <= 10
     loose = terse or domain == "creative"
-    # The reference sets the standard: it may be a list of names, or say a thing again and again.
-    is_list = reference.words and keep(reference, (), loose=True, free=4).share < 0.5
-    free = 1000 if is_list else 4 * terse
+    free, usual, usual_fresh = standard(example.answer, terse)
     kept = keep(answer, question.content | reference.content, loose, free)
-    usual = keep(reference, (), True, free).share if reference.words else 1.0
     own = kept.content & question.content if is_summary else kept.content - question.content
     document = read_source_text(f"{example.question}\n{example.answer}") if is_summary else NO_TEXT
     limits = (1.6 * band[1], 1.1 * band[1]) if terse else (2.5 * band[1], 1.5 * band[1])
@@ -442,7 +453,7 @@ def open_parts(
         "on_topic": on_topic(answer, question, reference, domain, vocabulary, alike, terse),
         "kept": clamp(kept.share / max(0.1, usual)),
         "own_words": own_words(answer, question, reference, domain, alike),
-        "fresh": clamp(fresh(answer) / max(0.1, fresh(reference))),
+        "fresh": clamp(fresh(answer) / max(0.1, usual_fresh)),
         "does_it": does_it(completion.answer, example.question, domain),
         "holds": holds(answer, document) if is_summary else 1.0,
         "only_here": ramp(alike.elsewhere, 0.6, 0.2),

@@ -637,6 +637,7 @@ class Worker:
         self.limits = Limits(1e9, memory_bytes, files=1 << 20, processes=1 << 20, fences=())
         self.lock = threading.RLock()
         self.child: Supervised | None = None
+        self.family: list[psutil.Process] = []  # supervisor and worker
 
     def ask(self, request: Any) -> Any:
         """The answer to one request.
@@ -669,16 +670,16 @@ class Worker:
             reply = self.reply(WORKER_START_SECONDS)
             if "error" in reply:
                 raise RuntimeError(reply["error"])
-        except (TimeoutError, RuntimeError) as error:
+            root = psutil.Process(self.child.process.pid)
+            self.family = [root, *root.children(recursive=True)]
+        except (TimeoutError, RuntimeError, psutil.Error) as error:
             raise SandboxError(f"The worker did not start: {error}") from error
 
     def cpu_seconds(self) -> tuple[float, bool]:
         """What the child has used of the cores, and whether it wants one now."""
         with contextlib.suppress(psutil.Error):
-            root = psutil.Process(self.child.process.pid)
-            family = [root, *root.children(recursive=True)]
-            used = sum(sum(process.cpu_times()[:2]) for process in family)
-            return used, any(process.status() == psutil.STATUS_RUNNING for process in family)
+            used = sum(sum(process.cpu_times()[:2]) for process in self.family)
+            return used, any(process.status() == psutil.STATUS_RUNNING for process in self.family)
         return 0.0, False
 
     def patient_reply(self, used: float) -> dict[str, Any]:

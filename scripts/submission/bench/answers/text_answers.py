@@ -242,13 +242,14 @@ def check_text(
     if (meant := as_json(gold.strip())) is not None:
         return repr(as_json(answer.strip(" `\n"))) == repr(meant) or answer.strip() == gold.strip()
     listed = [name for name in golds if len(items(name)) > 1]
+    has_ratio = any(RATIO.search(name) for name in golds)
+    ratios = {normalise(RATIO.sub(":", name)) for name in golds} if has_ratio else set()
+    asked = set(words_of(question))
 
     def matches(text: str) -> bool:
-        ratio = any(RATIO.search(name) for name in golds)
-        same = {normalise(RATIO.sub(":", name)) for name in golds} if ratio else set()
         return (
             normalise(text) in names
-            or normalise(RATIO.sub(":", text)) in same
+            or normalise(RATIO.sub(":", text)) in ratios
             or any(same_items(name, text, question) for name in listed)
             or any(same_moment(name, text, question) for name in golds)
             or any(same_duration(name, text) for name in golds)
@@ -270,14 +271,13 @@ def check_text(
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
         explained = re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2])
-        asked = set(words_of(twice[2])) <= set(words_of(question))  # Iron (Fe)
-        if not (explained or asked) and normalise(twice[1]) not in normalise(twice[2]):
+        again = set(words_of(twice[2])) <= asked  # Iron (Fe)
+        if not (explained or again) and normalise(twice[1]) not in normalise(twice[2]):
             return {normalise(part) for part in twice.groups()} <= names
         head = twice[1]
     if matches(head):
         return True
     place = re.fullmatch(r"([^,]+), ([A-Z][^,]{2,})", head)  # Paris, France
-    asked = set(words_of(question))
     if (
         place
         and words_of(place[2])
@@ -286,7 +286,7 @@ def check_text(
     ):
         head = place[1]
     label = re.fullmatch(r"([^\W\d][\w ]{0,30}): (.+)", head)
-    if label and set(words_of(label[1])) <= set(words_of(question)):
+    if label and set(words_of(label[1])) <= asked:
         head = label[2]
     left, equals, right = (part.strip() for part in head.partition("="))
     claim = right if equals and left and left.lower() in question.lower() else conclusion(head)

@@ -92,6 +92,11 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
     return Deadline(now + began + asked - time.time())
 
 
+def seconds_to_spare(most: float, typical: float) -> float:
+    """How much longer than a typical step one may last; of short steps, nine more are enough."""
+    return min(most, 9 * typical)
+
+
 class Pace:
     """Which steps a stage makes, and how far it is with them.
 
@@ -141,7 +146,8 @@ class Pace:
                 if len(recent) >= self.FEWEST:
                     self.typical = statistics.median(recent)
                     worst = max(worst, recent[-1] - self.typical)
-                spare = max(min(self.spare, 9 * self.typical), 2 * worst) if self.spare else 0.0
+                spare = max(seconds_to_spare(self.spare, self.typical), 2 * worst)
+                spare = spare if self.spare else 0.0
                 needed = max(max(recent), self.typical + spare)
             if self.told_to_stop():
                 self.ended = self.ended or "it was told to stop"
