@@ -90,6 +90,37 @@ def stock_greedy(policy, tokenizer, texts, **changes):
     return [tokens.tolist() for tokens in stock.generate(texts, chosen).tokens]
 
 
+VOCABULARY = 1000  # not a square
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_tokens_are_drawn_as_often_as_they_are_likely(temperature):
+    count, rng = 40_000, np.random.default_rng(0)
+    logits_V = rng.normal(0, 3, VOCABULARY)
+    logits_V[rng.random(VOCABULARY) < 0.3] = -np.inf
+    sampling = decoding.Sampling(temperature, 1.0, None)
+    logits_BV = jnp.broadcast_to(jnp.array(logits_V, jnp.float32), (count, VOCABULARY))
+    drawn_B = decoding.draw(logits_BV, jax.random.key(1), jnp.arange(count), 0, sampling, (0, 1))
+    expected_V = np.exp((logits_V - logits_V.max()) / temperature)
+    expected_V[:2] = 0
+    expected_V *= count / expected_V.sum()
+    found_V = np.bincount(drawn_B, minlength=VOCABULARY)
+    assert found_V[expected_V == 0].sum() == 0
+    # The rare ones together, or the square of a difference would be divided by nearly nothing.
+    common = expected_V > 20
+    pairs = [*zip(found_V[common], expected_V[common], strict=True)]
+    pairs.append((found_V[~common].sum(), expected_V[~common].sum()))
+    squares = sum((found - expected) ** 2 / expected for found, expected in pairs)
+    assert squares < len(pairs) + 4 * (2 * len(pairs)) ** 0.5  # four standard deviations
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.25, 1 - 2**-24])
+def test_what_has_no_weight_is_never_chosen(chance):
+    weights_BN = jnp.array([[0, 0, 1, 0], [1e-30, 0, 0, 0], [0, 3e37, 0, 0.0], [0.1, 0.7, 0.2, 0]])
+    chosen_B = decoding.by_weight(weights_BN, jnp.full(4, chance))
+    assert (jnp.take_along_axis(weights_BN, chosen_B[:, None], axis=1) > 0).all()
+
+
 @pytest.mark.parametrize(("top_p", "expected"), [(None, {2}), (1.0, {1, 2, 3})])
 def test_neither_padding_nor_bos_is_drawn_however_likely_they_are(top_p, expected):
     """The loss would leave padding out, and the tokens behind it would have been drawn on it."""

@@ -135,18 +135,37 @@ def test_logits_exist_for_one_chunk_at_a_time(policies):
         assert f"[{4 * positions},640]" not in text
 
 
-def test_a_chunk_counts_the_rows_of_one_chip(mesh):
-    assert losses.chunk_length(batch=64, length=2048, chunk=1024) == 16
+def test_rows_are_split_as_the_mesh_splits_them(mesh):
+    assert losses.data_shards(64) == 1
     with model.make_mesh(devices=np.array(jax.devices() * 8)[:1]):
-        assert losses.chunk_length(64, 2048, 1024) == 16
+        assert losses.data_shards(64) == 1
     eight = jax.sharding.AbstractMesh((8, 1, 1), ("data", "fsdp", "tp"))
     patch = pytest.MonkeyPatch()
     with patch.context() as m:
         env = type("Env", (), {"physical_mesh": eight})
         m.setattr(losses.pxla.thread_resources, "env", env)
-        assert losses.chunk_length(64, 2048, 1024) == 128
-        assert losses.chunk_length(63, 2048, 1024) == 16  # not split
-        assert losses.chunk_length(8192, 2048, 512) == 1  # never less than one
+        assert losses.data_shards(64) == 8
+        assert losses.data_shards(63) == 1
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_only_places_that_count_are_worked_on(size, share):
+    rng = np.random.default_rng(3)
+    counts_BT, worked_on = rng.random((3, 7)) < share, []
+    values_BTD = jnp.array(np.where(counts_BT[..., None], rng.random((3, 7, 2)), np.nan))
+
+    def doubled(values_SCD):
+        jax.debug.callback(lambda x: worked_on.append(x.shape[1]), values_SCD)
+        return values_SCD * 2, values_SCD[..., 0]
+
+    chunked = jax.jit(lambda *arrays: losses.in_chunks(doubled, size, *arrays))
+    found_BTD, first_BT = jax.block_until_ready(chunked(jnp.array(counts_BT), values_BTD))
+    jax.effects_barrier()
+    expected_BTD = np.where(counts_BT[..., None], 2 * np.asarray(values_BTD), 0)
+    np.testing.assert_array_equal(found_BTD, expected_BTD)
+    np.testing.assert_array_equal(first_BT, expected_BTD[..., 0] / 2)
+    assert sum(worked_on) < counts_BT.sum() + min(size, counts_BT.size)
 
 
 # --- SFT --------------------------------------------------------------------------------------
@@ -197,8 +216,8 @@ def test_the_backward_pass_multiplies_by_the_table_twice_and_makes_no_gradient_o
         policies["gemma3"],
     )
     products = [line for line in text.splitlines() if "dot_general" in line]
-    # The vocabulary has 640 tokens; a chunk is [4, 2, ...]. The model's own logits are unused.
-    logits = [line for line in products if "f32[4,2,640]" in line]
+    # The vocabulary has 640 tokens; a chunk is [1, 8, ...]. The model's own logits are unused.
+    logits = [line for line in products if "f32[1,8,640]" in line]
     table_gradients = [x for x in products if "f32[640,128]" in x.split("=")[0]]
     assert len(logits) == 1
     assert not table_gradients

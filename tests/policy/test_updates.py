@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import nnx, struct
 from tunix.sft import peft_trainer
 from tunix.sft import utils as sft_utils
 
@@ -236,6 +236,71 @@ def test_a_pass_that_is_not_finite_leaves_out_its_update_and_no_other(make_polic
     passes = [bad, good, good, good]
     assert all(map(np.array_equal, after(passes), expected))
     assert not any(x.any() for x in after(passes, ours=False))
+
+
+# --- Passes that teach nothing ----------------------------------------------------------------
+
+
+@struct.dataclass
+class Pass:
+    """What GRPO's trainer gets, in part."""
+
+    input_tokens: np.ndarray
+    input_mask: np.ndarray
+    advantages: np.ndarray
+    ref_per_token_logps: np.ndarray | None = None
+
+
+def pass_of(weight, reference=None):
+    return Pass(
+        input_tokens=batch().input_tokens, input_mask=batch().input_mask,
+        advantages=np.full(2, weight), ref_per_token_logps=reference,
+    )  # fmt: skip
+
+
+def weighed_loss(model, input_tokens, input_mask, positions, attention_mask, advantages):
+    logits_BTV, _ = model(input_tokens, positions, None, attention_mask)
+    return jnp.mean(logits_BTV[..., 0].mean(axis=1) * advantages)
+
+
+def reinforced(policy, mesh, weights, skip=True, reference=None):
+    """The adapter after an update of two passes each, and how often the model was run."""
+    trainer, passes = trainer_for(policy, updates.make_optimizer(SETTINGS), 99, passes=2), []
+    plain = trainer.gen_model_input_fn
+
+    def inputs(x):
+        return plain(x) | {"advantages": x.advantages}
+
+    trainer.with_gen_model_input_fn(inputs).with_loss_fn(weighed_loss)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as m:
+        if not skip:
+            m.setattr(updates, "is_idle", lambda inputs: False)
+        whole = updates.adapter_only_step
+
+        def counted(*arguments):
+            step = whole(*arguments)
+            return lambda *inputs: (passes.append(1), step(*inputs))[1]
+
+        m.setattr(updates, "adapter_only_step", counted)
+        updates.use_adapter_only_step(trainer)
+        with mesh:
+            trainer.train([pass_of(weight, reference) for weight in weights], skip_jit=True)
+    return [np.asarray(x) for x in jax.tree.leaves(adapter(policy))], len(passes)
+
+
+def test_a_pass_without_advantages_is_left_out_and_changes_nothing_else(make_policy, mesh):
+    weights = [1.0, 0.0, 0.0, 0.0, -1.0, 0.0]
+    ours, passes = reinforced(make_policy(), mesh, weights)
+    whole, all_passes = reinforced(make_policy(), mesh, weights, skip=False)
+    assert (passes, all_passes) == (2, 6)
+    for a, b in zip(ours, whole, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_under_a_kl_term_no_pass_is_left_out(make_policy, mesh):
+    _, passes = reinforced(make_policy(), mesh, [1.0, 0.0, 0.0, 0.0], reference=np.zeros((2, 16)))
+    assert passes == 4
 
 
 # --- Rate, schedule and rematerialisation -----------------------------------------------------

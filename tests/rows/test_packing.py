@@ -197,8 +197,11 @@ def token_losses(policy, inputs):
         policy, inputs["input_tokens"], inputs["positions"], inputs["attention_mask"]
     )
     targets_BT = inputs["input_tokens"][:, 1:]
-    logps_BT, _ = losses.token_log_probs(policy, hidden_BTD[:, :-1], targets_BT, chunk=64)
-    return -np.asarray(logps_BT)[np.asarray(inputs["input_mask"])[:, 1:]]
+    counts_BT = inputs["input_mask"][:, 1:].astype(bool)
+    logps_BT, _ = losses.token_log_probs(
+        policy, hidden_BTD[:, :-1], targets_BT, counts_BT, chunk=64
+    )
+    return -np.asarray(logps_BT)[np.asarray(counts_BT)]
 
 
 def stock_inputs(example, length):

@@ -6,8 +6,9 @@ Tunix's losses hold several arrays of that size. Here they never exist as a whol
 
 - **Hidden states first.** The model hands out its last hidden states; its own logits are not
   used, and what is not used the compiler leaves out. A prompt's positions are dropped here.
-- **Some tokens at a time.** A loop over chunks of the row makes logits, log-sum-exp and the
-  chosen token's logit in float32, and keeps the two results.
+- **Only where a token counts.** Padding and prompts have hidden states, but no logits.
+- **Some tokens at a time.** A loop over chunks makes logits, log-sum-exp and the chosen token's
+  logit in float32, and keeps the two results.
 - **The gradient on the way.** The log-probability of a token depends on one hidden state, that
   of the position before it. While the chunk's logits are there, that gradient is taken too, and
   stored: one row as wide as the model. The backward pass only scales it. Recomputing the logits
@@ -48,42 +49,65 @@ def final_logits(model: nnx.Module, logits: jax.Array, temperature: float) -> ja
     return logits / temperature
 
 
-def chunk_length(batch: int, length: int, chunk: int) -> int:
-    """How many positions of each row make up `chunk` tokens per chip, at least one.
-
-    Under a mesh the rows are split along `DATA_AXES`, if they can be split evenly.
-
-    >>> chunk_length(batch=8, length=2048, chunk=1024), chunk_length(8, 100, 1024)
-    (128, 100)
-    """
+def data_shards(rows: int) -> int:
+    """Into how many parts the mesh splits so many rows; 1 if it cannot split them evenly."""
     mesh = pxla.thread_resources.env.physical_mesh
     shards = math.prod(mesh.shape.get(axis, 1) for axis in DATA_AXES)
-    rows = batch // shards if batch % shards == 0 else batch
-    return min(length, max(1, chunk // rows))
+    return shards if rows % shards == 0 else 1
 
 
-def in_chunks(function: Callable[..., Any], size: int, *arrays: jax.Array) -> Any:
-    """`function(*arrays)`, from `size` positions (axis 1) at a time; at once if that is all."""
-    length = arrays[0].shape[1]
-    if size >= length:
-        return function(*arrays)
+def in_chunks(
+    function: Callable[..., Any], size: int, counts_BT: jax.Array, *arrays: jax.Array
+) -> Any:
+    """`function(*arrays)` where it counts, from `size` places per chip at a time; 0 elsewhere.
 
-    def split(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, [(0, 0), (0, -length % size), *[(0, 0)] * (x.ndim - 2)])
-        return jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0)
+    Args:
+      function: of arrays_SC…, the chunks of all chips, each place by itself.
+      size: places in a chunk.
+      counts_BT: bool, the places that count. They are brought together: no chunk has others, but
+        the last, and chunks without any are left out.
+      arrays: arrays_BT….
+    """
+    by_chip = lambda x: x.reshape(data_shards(len(x)), -1, *x.shape[2:])  # noqa: E731
+    take = jax.vmap(lambda x_N, places_C: x_N[places_C])
+    counts_SN, arrays = by_chip(counts_BT), tuple(map(by_chip, arrays))
+    shards, places = counts_SN.shape
+    size = min(size, places)
+    order_SN = jnp.argsort(~counts_SN, axis=1, stable=True)
+    most = jnp.max(jnp.sum(counts_SN, axis=1))
 
-    def join(x: jax.Array) -> jax.Array:
+    def results(places_SC: jax.Array) -> Any:
+        return function(*(take(x, places_SC) for x in arrays))
+
+    def chunk(part: tuple[jax.Array, jax.Array]) -> Any:
+        start, places_SC = part
+        shapes = jax.eval_shape(results, places_SC)
+        return jax.lax.cond(
+            start < most,
+            results,
+            lambda _: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            places_SC,
+        )
+
+    padded_SN = jnp.pad(order_SN, ((0, 0), (0, -places % size)), mode="edge")
+    chunks_KSC = jnp.moveaxis(padded_SN.reshape(shards, -1, size), 1, 0)
+    found = jax.lax.map(chunk, (jnp.arange(0, places, size), chunks_KSC))
+    back_SN = jnp.argsort(order_SN, axis=1)
+
+    def in_place(x: jax.Array) -> jax.Array:
         x = jnp.moveaxis(x, 0, 1)
-        return x.reshape(len(x), -1, *x.shape[3:])[:, :length]
+        x = take(x.reshape(shards, -1, *x.shape[3:]), back_SN)
+        x = x.reshape(*counts_BT.shape, *x.shape[2:])
+        return jnp.where(counts_BT.reshape(counts_BT.shape + (1,) * (x.ndim - 2)), x, 0)
 
-    results = jax.lax.map(lambda parts: function(*parts), tuple(map(split, arrays)))
-    return jax.tree.map(join, results)
+    return jax.tree.map(in_place, found)
 
 
 def token_log_probs(
     model: nnx.Module,
     hidden_BTD: jax.Array,
     targets_BT: jax.Array,
+    counts_BT: jax.Array,
     *,
     temperature: float = 1.0,
     chunk: int = 1024,
@@ -95,48 +119,48 @@ def token_log_probs(
       model: a Gemma whose embedding table is not trained (JAX raises an error if it is).
       hidden_BTD: the hidden state of the position *before* each target.
       targets_BT: token ids.
+      counts_BT: bool, which of them count. No logits are made for the others.
       temperature: divides the logits.
       chunk: tokens per chip whose logits exist at a time.
       with_entropy: no entropy, and no time for it, without. It has no gradient.
 
     Returns:
-      logps_BT and entropy_BT (or None), float32.
+      logps_BT and entropy_BT (or None), float32; 0 where a target does not count.
     """
-    size = chunk_length(*targets_BT.shape, chunk)
 
-    def scores(hidden_BCD: jax.Array, targets_BC: jax.Array) -> tuple[jax.Array, Any]:
-        raw_BCV = model.embedder.decode(hidden_BCD)
+    def scores(hidden_SCD: jax.Array, targets_SC: jax.Array) -> tuple[jax.Array, Any]:
+        raw_SCV = model.embedder.decode(hidden_SCD)
         # Picked out before the logits are float32, or the compiler would store them twice.
-        raw_BC1 = jnp.take_along_axis(raw_BCV, targets_BC[..., None], axis=-1)
-        chosen_BC = final_logits(model, raw_BC1, temperature)[..., 0]
-        logits_BCV = final_logits(model, raw_BCV, temperature)
+        raw_SC1 = jnp.take_along_axis(raw_SCV, targets_SC[..., None], axis=-1)
+        chosen_SC = final_logits(model, raw_SC1, temperature)[..., 0]
+        logits_SCV = final_logits(model, raw_SCV, temperature)
         # Log-sum-exp and entropy in one pass over the logits, where the compiler sees both sums.
-        largest_BC1 = jax.lax.stop_gradient(jnp.max(logits_BCV, axis=-1, keepdims=True))
-        lower_BCV = logits_BCV - largest_BC1
-        sum_BC = jnp.sum(jnp.exp(lower_BCV), axis=-1)
-        logps_BC = chosen_BC - largest_BC1[..., 0] - jnp.log(sum_BC)
+        largest_SC1 = jax.lax.stop_gradient(jnp.max(logits_SCV, axis=-1, keepdims=True))
+        lower_SCV = logits_SCV - largest_SC1
+        sum_SC = jnp.sum(jnp.exp(lower_SCV), axis=-1)
+        logps_SC = chosen_SC - largest_SC1[..., 0] - jnp.log(sum_SC)
         if not with_entropy:
-            return logps_BC, None
-        return logps_BC, jnp.log(sum_BC) - jnp.sum(jnp.exp(lower_BCV) * lower_BCV, -1) / sum_BC
+            return logps_SC, None
+        return logps_SC, jnp.log(sum_SC) - jnp.sum(jnp.exp(lower_SCV) * lower_SCV, -1) / sum_SC
 
-    def scores_and_slopes(hidden_BCD: jax.Array, targets_BC: jax.Array) -> tuple:
-        logps_BC, pull_back, entropy_BC = jax.vjp(
-            lambda hidden: scores(hidden, targets_BC), hidden_BCD, has_aux=True
+    def scores_and_slopes(hidden_SCD: jax.Array, targets_SC: jax.Array) -> tuple:
+        logps_SC, pull_back, entropy_SC = jax.vjp(
+            lambda hidden: scores(hidden, targets_SC), hidden_SCD, has_aux=True
         )
-        # Each log-probability depends on its own position alone: one pull-back gives them all.
-        (slopes_BCD,) = pull_back(jnp.ones_like(logps_BC))
-        return (logps_BC, entropy_BC), slopes_BCD
+        # Each log-probability depends on its own place alone: one pull-back gives them all.
+        (slopes_SCD,) = pull_back(jnp.ones_like(logps_SC))
+        return (logps_SC, entropy_SC), slopes_SCD
 
-    @jax.custom_vjp
-    def chunked(hidden_BTD: jax.Array) -> tuple[jax.Array, Any]:
-        return in_chunks(scores, size, hidden_BTD, targets_BT)
+    def chunked(function: Callable[..., Any], hidden_BTD: jax.Array) -> Any:
+        return in_chunks(function, chunk, counts_BT, hidden_BTD, targets_BT)
 
     def backward(slopes_BTD: jax.Array, gradients: tuple[jax.Array, Any]) -> tuple[jax.Array]:
         logps_gradient_BT, _ = gradients
         return ((logps_gradient_BT[..., None] * slopes_BTD).astype(slopes_BTD.dtype),)
 
-    chunked.defvjp(lambda hidden: in_chunks(scores_and_slopes, size, hidden, targets_BT), backward)
-    return chunked(hidden_BTD)
+    log_probs = jax.custom_vjp(functools.partial(chunked, scores))
+    log_probs.defvjp(functools.partial(chunked, scores_and_slopes), backward)
+    return log_probs(hidden_BTD)
 
 
 # **The loss of the warm start** is Tunix's: the mean over the tokens of the targets.
@@ -162,11 +186,9 @@ def chunked_sft_loss(chunk: int) -> Callable[..., jax.Array]:
           attention_mask: mask_BTS, true where position T may look at S.
         """
         hidden_BTD = last_hidden_states(model, input_tokens, positions, attention_mask)
-        # The last position has no target. It keeps a dummy, so that chunks divide the row evenly.
-        targets_BT = jnp.roll(input_tokens, -1, axis=1)
-        counts_BT = jnp.roll(input_mask, -1, axis=1).astype(jnp.float32).at[:, -1].set(0)
-        logps_BT, _ = token_log_probs(model, hidden_BTD, targets_BT, chunk=chunk)
-        return -jnp.sum(logps_BT * counts_BT) / (jnp.sum(counts_BT) + 1e-8)
+        targets_BT, counts_BT = input_tokens[:, 1:], input_mask[:, 1:].astype(bool)
+        logps_BT, _ = token_log_probs(model, hidden_BTD[:, :-1], targets_BT, counts_BT, chunk=chunk)
+        return -jnp.sum(logps_BT) / (jnp.sum(counts_BT) + 1e-8)
 
     return sft_loss
 
@@ -195,7 +217,8 @@ def completion_scores(
         sft_utils.make_causal_attn_mask(is_token_BT),
     )
     before_BCD = hidden_BTD[:, prompt_tokens.shape[1] - 1 : -1]
-    return token_log_probs(model, before_BCD, completion_tokens, **settings)
+    counts_BC = completion_tokens != pad_id
+    return token_log_probs(model, before_BCD, completion_tokens, counts_BC, **settings)
 
 
 @functools.partial(jax.jit, static_argnames=("pad_id", "temperature", "chunk"))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
@@ -189,6 +190,33 @@ def adapter_only_step(
     return step
 
 
+# **What teaches nothing is not computed.** Where a group's completions all earn the same, every
+# advantage is 0, and without a KL term so is the gradient. Such groups come last in an update, and
+# a pass that has no others adds zeros to the sum of gradients.
+
+
+def is_idle(inputs: Any) -> bool:
+    """Is the gradient of a pass zero whatever the model says?"""
+    advantages = getattr(inputs, "advantages", None)
+    if advantages is None or inputs.ref_per_token_logps is not None:
+        return False
+    return not np.any(advantages)
+
+
+def idle_step(
+    graph: nnx.GraphDef, optimizer_graph: nnx.GraphDef
+) -> Callable[..., tuple[nnx.State, nnx.State]]:
+    """What `adapter_only_step` does where the gradient is zero, without a look at the model."""
+
+    @functools.partial(jax.jit, donate_argnums=(1,))
+    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State) -> tuple:
+        model, optimizer = nnx.merge(graph, adapter, base), nnx.merge(optimizer_graph, moments)
+        optimizer.update(model, jax.tree.map(jnp.zeros_like, adapter))
+        return nnx.state(model, nnx.LoRAParam), with_emptied_sum(nnx.state(optimizer))
+
+    return step
+
+
 def on_mesh_of(like: nnx.State, state: nnx.State) -> nnx.State:
     """The state, with all of it that is on one device only on every device of a mesh."""
     sharding = jax.tree.leaves(like)[0].sharding
@@ -224,14 +252,19 @@ def use_adapter_only_step(
     nnx.update(trainer.optimizer, on_mesh_of(adapter, nnx.state(trainer.optimizer)))
     optimizer_graph, _ = nnx.split(trainer.optimizer)
     step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
+    idle, nothing = idle_step(graph, optimizer_graph), None
 
     def train_step(inputs: Any) -> tuple[Any, Any, Any]:
-        moments = nnx.state(trainer.optimizer)
+        nonlocal nothing
+        adapter, moments = nnx.state(trainer.model, nnx.LoRAParam), nnx.state(trainer.optimizer)
         if rate is not None:
             moments = with_rate(moments, rate())
-        adapter, moments, result = step(
-            nnx.state(trainer.model, nnx.LoRAParam), moments, base, inputs
-        )
+        if nothing is not None and is_idle(inputs):
+            (adapter, moments), result = idle(adapter, moments, base), nothing
+        else:
+            adapter, moments, result = step(adapter, moments, base, inputs)
+            if nothing is None:
+                nothing = jax.tree.map(jnp.zeros_like, result)
         nnx.update(trainer.model, adapter)
         nnx.update(trainer.optimizer, moments)
         if report is not None:

@@ -132,6 +132,8 @@ class StepLog:
         tokens = found.pop("pass_tokens", None)
         values = {}
         for name, several in found.items():
+            if tokens is not None and name in self.BY_TOKEN and not np.any(tokens):
+                continue  # no pass has looked at any
             numbers = np.asarray(several, np.float64)
             weights = tokens if name in self.BY_TOKEN else None
             summed = name in self.SUMMED
