@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 
-import facts
 import numpy as np
 import pytest
 
@@ -78,23 +77,6 @@ def test_pre_training_draws_from_its_own_split_only():
 def test_the_files_are_what_the_generator_makes(bundled):
     made = tasks.rows(13, "held_out", tasks.HELD_OUT_ROWS)
     assert [row["question"] for row in made] == [e.question for e in bundled["held_out"]]
-
-
-def test_the_facts_are_what_their_script_makes_and_their_letters_are_right():
-    lines = facts.ROWS.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert rows == facts.rows()
-    told = [line.split("|") for line in facts.FACTS.strip().splitlines()]
-    answers = {question: answer for question, answer, _, _ in told}
-    for row in rows:
-        example = prompts.example_from_mapping(row, "facts")
-        assert checkers.check(example, example.answer) is True
-        question = example.question.split("\n")[0]
-        assert example.choices["ABCD".index(example.answer)] == answers[question]
-        assert len(set(example.choices)) == 4
-        assert example.trace.rstrip(".").endswith(example.answer)
-    letters = collections.Counter(row["answer"] for row in rows)
-    assert max(letters.values()) < 1.3 * min(letters.values())
 
 
 def test_every_gold_answer_passes_its_own_checker(bundled):

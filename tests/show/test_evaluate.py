@@ -157,6 +157,22 @@ def test_an_evaluation_without_time_answers_a_batch_and_says_so(
     assert "Time for 8 of 24 held-out rows only." in capsys.readouterr().out
 
 
+def test_a_signal_ends_an_evaluation_before_its_next_batch(make_policy, tokenizer, rows, capsys):
+    """Of many rows, it would be minutes until it was heard."""
+    sampler, batches = model.make_sampler(make_policy(), tokenizer, 128), []
+
+    def check():
+        if batches:
+            raise budget.StoppedBySignalError("SIGTERM")
+        batches.append(1)
+
+    with pytest.raises(budget.StoppedBySignalError):
+        evaluate.answer_greedily(
+            sampler, rows["held_out"].examples[:24], 8, 48, 80, before_batch=check
+        )
+    assert capsys.readouterr().out == ""
+
+
 def test_a_long_evaluation_says_how_far_it_is(make_policy, tokenizer, rows, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "QUIET_SECONDS", 0.0)
     sampler = model.make_sampler(make_policy(), tokenizer, 128)

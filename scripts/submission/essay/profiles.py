@@ -186,7 +186,7 @@ KAGGLE = Profile(
     upload_seconds=540.0,  # 4 GB of outputs at 8 MB/s, in case Kaggle counts their upload
     remat=True,  # recompute activations in training
 )  # fmt: skip
-SMALL = small_profile(STOCK_MODELS["gemma3_270m"], SOURCES)
+SMALL = small_profile(TINY, STOCK_MODELS["gemma3_270m"], SOURCES)
 PROFILES = {profile.name: profile for profile in (TINY, SMALL, KAGGLE)}
 
 # %%

@@ -20,7 +20,7 @@ import pathlib
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -156,10 +156,12 @@ def answer_greedily(
     max_generation_steps: int,
     deadline: Deadline | None = None,
     encoder: Reader | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
     """Completions of all examples, by greedy decoding without `eos_tokens`.
 
-    With a deadline, of as many of the first ones as its time allows, a batch at least.
+    With a deadline, of as many of the first ones as its time allows, a batch at least. What
+    `before_batch` raises ends it.
     """
     answered: list[Answered] = []
     said = time.monotonic()
@@ -168,6 +170,7 @@ def answer_greedily(
     size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
     starts = range(0, len(examples), batch_size)
     for start in starts if deadline is None else until(deadline, starts):
+        before_batch()
         batch = list(examples[start : start + batch_size])
         prompts = [render_prompt(e.question) for e in batch]
         prompts += [prompts[-1]] * (size - len(batch))
@@ -373,8 +376,11 @@ class Examiner:
     def answer(self, rows: Sequence[Example], deadline: Deadline | None = None) -> list[Answered]:
         """What the policy, as it is now, answers; by greedy decoding."""
         self.sampler.transformer_state = nnx.variables(self.policy)
-        with self.session.mesh, self.session.stop.heard():
-            return answer_greedily(self.sampler, rows, *self.sizes, deadline, self.encoder)
+        stop = self.session.stop
+        with self.session.mesh, stop.heard():
+            return answer_greedily(
+                self.sampler, rows, *self.sizes, deadline, self.encoder, before_batch=stop.check
+            )
 
     def evaluate(self, name: str) -> None:
         """Evaluates the policy as it is now; what was evaluated before a kill is read."""
