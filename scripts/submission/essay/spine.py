@@ -347,8 +347,8 @@ unrestricted_kaggle_model = publish(
 #
 # All on the `tiny` profile, 30 steps of GRPO (60 end alike), three seeds, ± half a 95 % interval (`scripts/ablate.py`, `data/ablations.md`). They were made before padding and BOS were kept from being drawn.
 #
-# **Where the gain comes from.** The warm start shows three levels of detail and leaves the choice open. After it the accuracy is 0.429 ± 0.002; after GRPO, which finds that the careful traces are right more often, 0.699 ± 0.033. In `logic` and `other` it ends below the stock model (0.54 to 0.67, 0.16 to 0.39).
-# **A control that does better without GRPO.** SFT on the most careful traces alone comes to 0.730 ± 0.017, and GRPO after it adds nothing (0.707 ± 0.035). Without the guesses SFT alone comes to 0.479 ± 0.037, and GRPO takes that to 0.727 ± 0.021. GRPO finds the best of the styles it was shown; who knows it can teach it by SFT.
+# **Where the gain comes from.** The warm start shows three levels of detail and leaves the choice open. After it the accuracy is 0.429 ± 0.002; after GRPO, which finds that the careful traces are right more often, 0.699 ± 0.033. In `logic` and `other` it ends below the stock model (0.54 to 0.67, 0.08 to 0.39).
+# **A control that does better without GRPO.** SFT on the most careful traces alone comes to 0.730 ± 0.017, and GRPO after it adds nothing (0.707 ± 0.035). With ten times the steps, at 2.5 times the rate, one seed went from 0.745 to 0.815 and another down. Without the guesses SFT alone comes to 0.479 ± 0.037, and GRPO takes that to 0.727 ± 0.021. GRPO finds the best of the styles it was shown; who knows it can teach it by SFT.
 #
 # **One choice at a time.** Without a warm start GRPO learns nothing, because no completion is in format. None of the others moves the accuracy by more than 0.012, not even all of Tunix's defaults at once; without the format gate it is better by 0.011 ± 0.010.
 #

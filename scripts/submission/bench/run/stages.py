@@ -186,6 +186,8 @@ class Stage:
 
     def _report(self, loss: Any, aux: Any, grad_norm: Any) -> None:
         names = {"kl": "kl", "entropy": "entropy", "pass_tokens": "tokens"}
+        if not getattr(self.settings, "beta", 0.0):
+            del names["kl"]  # without the term it is not computed
         beside = {name: aux[of] for name, of in names.items() if aux}
         self.record(loss=loss, grad_norm=grad_norm, **beside)
 

@@ -27,7 +27,8 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
       model: the real Gemma.
       sources: rows on the hub, by name.
     """
-    (bundled,) = tiny.evaluation.sources
+    (bundled,), (styles,) = tiny.evaluation.sources, tiny.sft_sources["warm_start_grpo"]
+    careful = dataclasses.replace(styles, select=("tasks/sft/steps",))  # the best by SFT alone
     real = [
         dataclasses.replace(sources[name], split=split, rows=60, minutes=2.0)
         for name, split in REAL.items()
@@ -53,9 +54,7 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
             rows=200,
             batch_size=40,  # Tunix's sampler makes the logits of whole prompts: 4 GB for 40
         ),
-        sft_sources={"warm_start_grpo": (dataclasses.replace(
-            tiny.sft_sources["warm_start_grpo"][0], select=("tasks/sft/steps",)
-        ),)},
+        sft_sources={**tiny.sft_sources, "warm_start_grpo": (careful,)},
         generation=Generation(segment=24, prompt_step=48, completion_step=28),
         # Of 262,144 pieces, 288 tokens' logits are 0.3 GB; four such chunks are an update of SFT.
         vocabulary_chunk=288,
