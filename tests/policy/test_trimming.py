@@ -49,6 +49,7 @@ class Learner(trimming.TrimmedLearner):
     """The part that trims, without a cluster."""
 
     completion_step = 8
+    algo_config = grpo.ChunkedGRPOConfig(num_generations=4)
 
     def __init__(self, example):
         class Rollout:

@@ -278,8 +278,10 @@ def reinforced(policy, mesh, weights, skip=True, reference=None):
             m.setattr(updates, "is_idle", lambda inputs: False)
         whole = updates.adapter_only_step
 
-        def counted(*arguments):
-            step = whole(*arguments)
+        def counted(graph, optimizer_graph, train_step, *more):
+            step = whole(graph, optimizer_graph, train_step, *more)
+            if train_step is updates.without_gradient:
+                return step
             return lambda *inputs: (passes.append(1), step(*inputs))[1]
 
         m.setattr(updates, "adapter_only_step", counted)

@@ -203,18 +203,9 @@ def is_idle(inputs: Any) -> bool:
     return not np.any(advantages)
 
 
-def idle_step(
-    graph: nnx.GraphDef, optimizer_graph: nnx.GraphDef
-) -> Callable[..., tuple[nnx.State, nnx.State]]:
-    """What `adapter_only_step` does where the gradient is zero, without a look at the model."""
-
-    @functools.partial(jax.jit, donate_argnums=(1,))
-    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State) -> tuple:
-        model, optimizer = nnx.merge(graph, adapter, base), nnx.merge(optimizer_graph, moments)
-        optimizer.update(model, jax.tree.map(jnp.zeros_like, adapter))
-        return nnx.state(model, nnx.LoRAParam), with_emptied_sum(nnx.state(optimizer))
-
-    return step
+def without_gradient(model: nnx.Module, optimizer: nnx.Optimizer, _inputs: None) -> None:
+    """A train step where the gradient is zero, without a look at the model."""
+    optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.LoRAParam)))
 
 
 def on_mesh_of(like: nnx.State, state: nnx.State) -> nnx.State:
@@ -252,7 +243,7 @@ def use_adapter_only_step(
     nnx.update(trainer.optimizer, on_mesh_of(adapter, nnx.state(trainer.optimizer)))
     optimizer_graph, _ = nnx.split(trainer.optimizer)
     step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
-    idle, nothing = idle_step(graph, optimizer_graph), None
+    idle, nothing = adapter_only_step(graph, optimizer_graph, without_gradient), None
 
     def train_step(inputs: Any) -> tuple[Any, Any, Any]:
         nonlocal nothing
@@ -260,7 +251,7 @@ def use_adapter_only_step(
         if rate is not None:
             moments = with_rate(moments, rate())
         if nothing is not None and is_idle(inputs):
-            (adapter, moments), result = idle(adapter, moments, base), nothing
+            (adapter, moments, _), result = idle(adapter, moments, base, None), nothing
         else:
             adapter, moments, result = step(adapter, moments, base, inputs)
             if nothing is None:

@@ -14,7 +14,7 @@ from submission.bench.settings.config import (
     StockModel,
 )
 
-REAL = {"arc_easy": "test", "arc_challenge": "test", "gsm8k": "test", "strategyqa": "test"}
+REAL = ("arc_easy", "arc_challenge", "gsm8k", "strategyqa")  # rows of their split "test"
 
 
 def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source]) -> Profile:
@@ -29,10 +29,7 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
     """
     (bundled,), (styles,) = tiny.evaluation.sources, tiny.sft_sources["warm_start_grpo"]
     careful = dataclasses.replace(styles, select=("tasks/sft/steps",))  # the best by SFT alone
-    real = [
-        dataclasses.replace(sources[name], split=split, rows=60, minutes=2.0)
-        for name, split in REAL.items()
-    ]
+    real = [dataclasses.replace(sources[name], split="test", rows=60, minutes=2.0) for name in REAL]
     return dataclasses.replace(
         tiny,
         name="small",
