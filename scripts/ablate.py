@@ -37,9 +37,15 @@ from submission.bench.rows import prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
 from submission.bench.settings import config
 from submission.bench.show import evaluate
-from submission.essay import curricula, grpo, profiles, rewards, sft  # noqa: F401
+from submission.essay import grpo, profiles, rewards, sft
 
-GRPO_STEPS = 30  # half of the tiny profile's: most of the gain is made by then
+# A run that is shorter than the tiny profile's, so that each of 48 takes three minutes.
+SFT_STEPS, GRPO_STEPS = 150, 30
+ADAPTER = config.Adapter(rank=16, alpha=32.0)
+GRPO = dict(
+    steps=GRPO_STEPS, save_every=GRPO_STEPS, beta=0.02, micro_prompts=0,
+    optimizer=config.Optimizer(peak_rate=8e-4), curriculum=config.Curriculum("uniform"),
+)  # fmt: skip
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
 NO_GUARDS = config.Guards(format_lost=NEVER, length=NEVER, entropy_lost=NEVER, kl=NEVER)
 TABLE, PLOT = trained.ROOT / "data" / "ablations.md", trained.ROOT / "data" / "ablations.png"
@@ -130,6 +136,18 @@ def with_learnability(profile: config.Profile) -> config.Profile:
     return dataclasses.replace(profile, grpo=settings)
 
 
+def as_in_profile(kind: str) -> Callable[[config.Profile], config.Profile]:
+    """GRPO as the tiny profile has it, ten times as long; only how prompts are drawn is given."""
+
+    def changed(profile: config.Profile) -> config.Profile:
+        settings = profiles.TINY.grpo
+        curriculum = dataclasses.replace(settings.curriculum, kind=kind)
+        settings = dataclasses.replace(settings, curriculum=curriculum)
+        return dataclasses.replace(profile, grpo=settings)
+
+    return changed
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One line of the table."""
@@ -150,7 +168,9 @@ class WarmStart:
     against: str = "full"  # the line to compare it with
     dtype: str = "float32"
     patches: tuple[Callable[[], Any], ...] = ()
-    traces: tuple[str, ...] = profiles.ALL_STYLES.select
+    traces: tuple[str, ...] = ("tasks/sft/",)  # in three styles
+    steps: int = SFT_STEPS
+    adapter: config.Adapter = ADAPTER
 
 
 WARM_STARTS = {
@@ -160,7 +180,12 @@ WARM_STARTS = {
     ),
     "careful": WarmStart(
         "sft_only_careful", "warm start only, the most careful traces only",
-        traces=("tasks/sft/steps",),
+        traces=profiles.CAREFUL.select,
+    ),
+    "best": WarmStart(
+        "sft_only_best", "warm start only, those traces, 600 updates, rank 4",
+        against="sft_only_careful", traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
+        adapter=profiles.TINY.adapter,
     ),
     "bfloat16": WarmStart(
         "sft_only_half", "warm start only, in bfloat16", against="bfloat16", dtype="bfloat16"
@@ -178,6 +203,14 @@ ROWS = {
         "a warm start without guesses: worked traces only", warm_start="worked_only"
     ),
     "careful": Row("a warm start on the most careful traces only", warm_start="careful"),
+    "best": Row(
+        "from those 600 updates, GRPO as the profile has it: 300 steps, by learnability",
+        change=as_in_profile("learnability"), warm_start="best", against="sft_only_best",
+    ),
+    "best_uniform": Row(
+        "the same, with prompts as the mixture has them",
+        change=as_in_profile("uniform"), warm_start="best", against="sft_only_best",
+    ),
     "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
     "same_noise": Row("the same noise at every step", (same_noise,)),
     "stock_kl": Row("Tunix's KL estimator, stock reference", (stock_kl, stock_reference)),
@@ -216,14 +249,18 @@ class Bench:
     rows: Mapping[str, Any]
 
     @classmethod
-    def of(cls, out: pathlib.Path, seed: int, traces: tuple[str, ...]) -> "Bench":
+    def of(cls, out: pathlib.Path, seed: int, start: "WarmStart") -> "Bench":
         """Reads tokenizer and rows."""
         asked = {"PROFILE": "tiny", "RUN_SEED": str(seed), "RESUME": "0"}
         run = profiles.read_run(asked, "cpu")
-        settings = dataclasses.replace(run.profile.grpo, steps=GRPO_STEPS, save_every=GRPO_STEPS)
-        warm = {run.recipe: (dataclasses.replace(profiles.ALL_STYLES, select=traces),)}
+        warm = {run.recipe: (dataclasses.replace(profiles.CAREFUL, select=start.traces),)}
         profile = dataclasses.replace(
-            run.profile, grpo=settings, guards=NO_GUARDS, sft_sources=warm
+            run.profile,
+            adapter=start.adapter,
+            sft=dataclasses.replace(run.profile.sft, steps=start.steps, save_every=start.steps),
+            grpo=dataclasses.replace(run.profile.grpo, **GRPO),
+            guards=NO_GUARDS,
+            sft_sources=warm,
         )
         run = dataclasses.replace(run, profile=profile)
         tokenizer = model.load_tokenizer(model.locate(run.model, 1))
@@ -301,8 +338,8 @@ def applied(patches: Sequence[Callable[[], Any]]) -> Any:
 def do(out: pathlib.Path, job: str) -> None:
     """One job, `kind:name:seed`; its result is in a file of its own when it is done."""
     kind, name, seed = job.split(":")
-    traces = WARM_STARTS[name].traces if kind == "sft" else WarmStart.traces
-    start, bench = time.monotonic(), Bench.of(out, int(seed), traces)
+    warm_start = WARM_STARTS[name if kind == "sft" else ROWS[name].warm_start or "float32"]
+    start, bench = time.monotonic(), Bench.of(out, int(seed), warm_start)
     found = bench.warm_start(name) if kind == "sft" else bench.reinforced(name)
     seconds = round(time.monotonic() - start, 1)
     run_folder.write_json(result_file(out, job), {"seed": int(seed), "seconds": seconds, **found})
@@ -404,7 +441,7 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
     lines = [
         "# What each choice is worth",
         "",
-        f"By `{command}`, {datetime.date.today()}: the tiny profile, {GRPO_STEPS} steps "
+        f"By `{command}`, {datetime.date.today()}: the tiny model, {GRPO_STEPS} steps "
         "of GRPO on 150 of SFT, 600 held-out rows, greedy. Means over seeds; ± is half of a 95 % "
         "interval over them (Student's t). The difference is to *all of it*, seed by seed; of what "
         "is trained without master weights, to *all of it, in bfloat16*. The guards against a "

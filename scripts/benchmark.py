@@ -1,6 +1,7 @@
 """Ours against stock Tunix: the same work, in one run, on this machine.
 
     python scripts/benchmark.py [--json FILE] [--only NAME ...] [--write]
+    python scripts/benchmark.py --only small_sft small_grpo   # Gemma 3 270M, of the profile small
 
 Each side of a measurement that has a device count or a peak of memory of its own runs in a
 process of its own; where both can share one, they take turns. The first call of everything is its
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # here; what measures is told by `measure`
 
 import absl.logging
+from benchmarks.small import measure_small_grpo, measure_small_sft
 from benchmarks.tiny import (
     measure_grpo,
     measure_natural_rollout,
@@ -52,7 +54,10 @@ MEASUREMENTS = {
     "sft": Measurement(measure_sft),
     "vocabulary": Measurement(measure_vocabulary, each_side=True),
     "grpo": Measurement(measure_grpo, each_side=True),
+    "small_sft": Measurement(measure_small_sft, each_side=True),
+    "small_grpo": Measurement(measure_small_grpo, each_side=True),
 }
+BY_DEFAULT = [name for name in MEASUREMENTS if not name.startswith("small")]  # no model to get
 
 
 def child(name: str, side: str) -> None:
@@ -110,7 +115,8 @@ def shown(number: float | None) -> str:
 def table(results: dict[str, dict]) -> str:
     """The results as Markdown, one line per number."""
     lines = ["| measurement | | stock Tunix | ours | ours / stock | |", "|---|---|---|---|---|---|"]
-    for name, measurement in MEASUREMENTS.items():
+    for name in dict.fromkeys([*BY_DEFAULT, *results]):
+        measurement = MEASUREMENTS[name]
         about = measurement.function.__doc__.splitlines()[0].rstrip(".")
         found = results.get(name)
         if found is None:
@@ -162,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.write and only:
         parser.error("--write is for a whole run: the table would lose what is not measured")
     results, where = {}, machine()
-    for name in chosen.only or MEASUREMENTS:
+    for name in chosen.only or BY_DEFAULT:
         start = time.perf_counter()
         results[name] = measure(name)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -87,9 +87,9 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 ![](idea.png)
 
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
-LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`, and leaves open how
-much work to show. GRPO then rewards answers that exact checkers find right, and nothing that is
-out of format. On the tiny model that moves the policy to its most careful style. One notebook
+LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`. GRPO then rewards
+answers that exact checkers find right, and nothing that is out of format. On the tiny model that
+teaches it to choose among given values, where careful traces alone leave it to chance. One notebook
 does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
 minutes: every score below is from there, and can be checked by anyone.
 

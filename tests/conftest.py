@@ -37,7 +37,13 @@ def short_run(out, **changes):
         # Eight rows, to be split over eight devices.
         sft=dataclasses.replace(profiles.TINY.sft, steps=4, rows=8, save_every=2),
         grpo=dataclasses.replace(
-            profiles.TINY.grpo, steps=3, prompts=4, generations=4, micro_prompts=4, save_every=2
+            profiles.TINY.grpo,
+            steps=3,
+            prompts=4,
+            generations=4,
+            micro_prompts=4,
+            save_every=2,
+            beta=0.02,
         ),
         evaluation=dataclasses.replace(profiles.TINY.evaluation, rows=16, batch_size=8),
     )

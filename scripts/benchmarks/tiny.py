@@ -25,11 +25,12 @@ from benchmarks.tools import (
     Characters,
     forced_lengths,
     in_turns,
+    parts_of,
     random_policy,
+    random_rewards,
     spread_lengths,
     stamped,
     step_seconds,
-    tiny_parts,
 )
 from submission.bench.policy import losses, model, rollout, updates
 from submission.bench.policy.cluster import rollout_config
@@ -141,7 +142,7 @@ def measure_rollout(
 
 def measure_natural_rollout(repeats: int = 3) -> dict:
     """16 prompts × 8, greedy, of the tiny Gemma as it stands: it stops when it wants to."""
-    run, mesh, tokenizer, make = tiny_parts()
+    run, mesh, tokenizer, make = parts_of("tiny")
     lengths, policy = run.profile.lengths, make()
 
     def settings() -> rollout.EngineConfig:  # new ones each time: the stock sampler uses up the key
@@ -226,7 +227,7 @@ def useful(batches: Sequence[packing.PackedRows]) -> tuple[float, float]:
 
 def measure_sft(steps: int = 24, skip: int = 4) -> dict:
     """SFT steps of the tiny Gemma on the bundled rows, 16 padded examples against packed rows."""
-    run, mesh, tokenizer, make = tiny_parts()
+    run, mesh, tokenizer, make = parts_of("tiny")
     settings, lengths = run.profile.sft, run.profile.lengths
     rows, pad_id = prepared.rows_of_run(run, tokenizer)["sft"], tokenizer.pad_id()
 
@@ -366,7 +367,7 @@ def our_grpo_steps(
     """Seconds of each step of `train_grpo`."""
     with tempfile.TemporaryDirectory() as folder:
         run = dataclasses.replace(run, out=f"{folder}/run")
-        forever = budget.Deadline.after(600)
+        forever = budget.Deadline.after(24 * 3600)
         session = stages.Session(run, mesh, run_folder.open_run_folder(run), forever)
         report = grpo.train_grpo(policy, tokenizer, rows, session, forever)
         session.folder.release()
@@ -381,14 +382,26 @@ def grpo_numbers(side: str, seconds: Sequence[float], skip: int) -> dict:
 
 def measure_grpo(side: str, steps: int = 8, skip: int = 3) -> dict:
     """Whole GRPO steps of the tiny Gemma, 16 × 8 completions of 48 + 80, forced lengths."""
-    run, mesh, tokenizer, make = tiny_parts()
+    run, mesh, tokenizer, make = parts_of("tiny")
+    rows = prepared.rows_of_run(run, tokenizer)["grpo"]
+    return grpo_numbers(side, grpo_steps(side, run, rows, mesh, tokenizer, make, steps), skip)
+
+
+def grpo_steps(
+    side: str,
+    run: config.Run,
+    rows: data.Mixture,
+    mesh: Mesh,
+    tokenizer: Any,
+    make: Any,
+    steps: int,
+) -> list[float]:
+    """Seconds of each GRPO step of a side; lengths forced, and no group flat."""
     settings = dataclasses.replace(run.profile.grpo, steps=steps, save_every=1000)
     run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
-    rows = prepared.rows_of_run(run, tokenizer)["grpo"]
     lengths = spread_lengths(
         settings.prompts * settings.generations, run.profile.lengths.completion
     )
     train = stock_grpo_steps if side == "stock" else our_grpo_steps
-    with forced_lengths(lengths, tokenizer.eos_id(), tokenizer.pad_id()):
-        seconds = train(make(), tokenizer, rows, run, mesh)
-    return grpo_numbers(side, seconds, skip)
+    with forced_lengths(lengths, tokenizer.eos_id(), tokenizer.pad_id()), random_rewards():
+        return train(make(), tokenizer, rows, run, mesh)

@@ -2,10 +2,12 @@
 
 import contextlib
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from tunix.generate import sampler as sampler_lib
 
 from submission.bench.policy import decoding, model
 from submission.bench.settings import config
-from submission.essay import profiles
+from submission.essay import profiles, rewards
 
 SECONDS = "seconds"
 Numbers = dict[str, float]
@@ -81,9 +83,9 @@ def random_policy(
     return policy
 
 
-def tiny_parts() -> tuple[config.Run, Mesh, Any, Any]:
-    """The tiny profile's run, mesh and tokenizer, and a function that makes its policy."""
-    run = profiles.read_run({"PROFILE": "tiny"}, "cpu")
+def parts_of(profile: str) -> tuple[config.Run, Mesh, Any, Any]:
+    """A profile's run, mesh and tokenizer, and a function that makes its policy."""
+    run = profiles.read_run({"PROFILE": profile}, "cpu")
     mesh, folder = model.make_mesh(), model.locate(run.model, minutes=1)
 
     def make() -> nnx.Module:
@@ -141,6 +143,16 @@ def spread_lengths(count: int, limit: int) -> list[int]:
     quantiles = [normal.inv_cdf((i + 0.5) / count) for i in range(count)]
     lengths = [min(limit, round(limit / 4 * math.exp(0.7 * z))) for z in quantiles]
     return [lengths[i] for i in np.random.default_rng(0).permutation(count)]
+
+
+def random_rewards() -> contextlib.AbstractContextManager:
+    """Completions of forced lengths are all worth nothing; so that no group is flat, they draw.
+
+    What is computed of a text is computed all the same.
+    """
+    rng = random.Random(0)
+    draw = staticmethod(lambda parts, weights, progress=0.0: rng.random())
+    return mock.patch.object(rewards.Scorer, "total", draw)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,21 @@
 """The benchmark: is the work on both sides what it says, and are its numbers what they say?"""
 
+import dataclasses
+import itertools
 import json
 import re
 
 import benchmark
 import numpy as np
 import pytest
+from benchmarks import small as benchmark_small
 from benchmarks import tiny as benchmark_tiny
 from benchmarks import tools as benchmark_tools
 
 from submission.bench.policy import rollout
 from submission.bench.rows import packing
 from submission.bench.settings import config
+from submission.essay import profiles, rewards
 
 SHAPE = benchmark_tiny.SMALL | dict(
     num_layers=1, num_embed=160, embed_dim=32, hidden_dim=64, num_heads=2, head_dim=16
@@ -103,6 +107,25 @@ def test_padded_and_packed_batches_hold_the_same_examples():
     assert benchmark_tiny.useful([packed]) == (16.0, 1.0)
 
 
+def test_random_examples_are_as_long_as_those_of_gsm8k():
+    drawn = list(itertools.islice(benchmark_small.gsm8k_lengths(1000), 2000))
+    prompts, targets = (
+        [len(x) for x in side] for side in zip(*map(dataclasses.astuple, drawn), strict=True)
+    )
+    assert np.median(prompts) == pytest.approx(64, rel=0.05)
+    assert np.median(targets) == pytest.approx(93, rel=0.05)
+    assert np.quantile(np.add(prompts, targets), 0.95) == pytest.approx(276, rel=0.05)
+    assert max(np.add(prompts, targets)) <= benchmark_small.LONGEST
+
+
+def test_where_lengths_are_forced_no_group_is_flat():
+    columns = {"question": ["1?"] * 8, "answer": ["1"] * 8, "checker": ["number"] * 8}
+    with benchmark_tools.random_rewards():
+        found = rewards.Scorer(profiles.TINY.rewards)(["1?"] * 8, ["nothing"] * 8, **columns)
+    assert len(set(found)) == 8
+    assert set(rewards.Scorer(profiles.TINY.rewards)(["1?"] * 8, ["nothing"] * 8, **columns)) == {0}
+
+
 # --- The table --------------------------------------------------------------------------------
 
 
@@ -139,7 +162,7 @@ def test_the_table_shows_ratios_failures_and_what_was_not_measured(report):
     assert "| seconds | 4 | 1 | 0.25 | as said |" in page
     assert "| only stock | 1 | – | – |  |" in page
     assert "failed, ours: out of memory" in page
-    assert page.count("not measured") == len(benchmark.MEASUREMENTS) - 1
+    assert page.count("not measured") == len(benchmark.BY_DEFAULT) - 1
 
 
 def test_the_committed_table_names_its_command_machine_and_date():
@@ -148,7 +171,7 @@ def test_the_committed_table_names_its_command_machine_and_date():
     assert re.search(r"cores, \d+ GiB, load .*; 20\d\d-\d\d-\d\d;", page)
     lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
     names = [line.split(":")[0].strip("| ") for line in lines if ":" in line.split("|")[1]]
-    assert names == list(benchmark.MEASUREMENTS)
+    assert names == benchmark.BY_DEFAULT
     for line in lines:
         *_, stock, ours, ratio, _remark = line.strip("|").split("|")
         if ratio.strip() != "–":

@@ -136,7 +136,7 @@ def executed(tmp_path_factory):
 def test_everything_is_left_where_it_belongs(executed):
     _, out = executed
     files = ("results.json", "metrics.jsonl", "plots/learning.png", "plots/before_after.png")
-    for path in (*files, "groups.jsonl", "plots/styles.png"):
+    for path in (*files, "groups.jsonl", "plots/kinds.png"):
         assert (out / path).stat().st_size > 0
     assert list((out / "tensorboard").iterdir())
     assert sum(path.is_file() for path in out.rglob("*")) < 500  # what Kaggle keeps

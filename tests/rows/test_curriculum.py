@@ -5,7 +5,6 @@ import pytest
 from submission.bench.answers.prompts import Example
 from submission.bench.rows import curriculum
 from submission.bench.settings.config import Curriculum
-from submission.essay import curricula  # noqa: F401
 
 
 def rows(count, difficulty, word):

@@ -15,7 +15,7 @@ from conftest import moved, session_of, short_run, timeless
 from submission.bench.policy import updates
 from submission.bench.rows import curriculum, packing
 from submission.bench.run import budget, checkpoints, stages
-from submission.essay import curricula, grpo, sft  # noqa: F401
+from submission.essay import grpo, sft
 
 
 class KilledError(Exception):

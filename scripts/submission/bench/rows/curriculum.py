@@ -1,8 +1,11 @@
 """Which prompts are worth a group.
 
-Prompts fall into **cells** (source, kind of answer, difficulty), and each cell keeps a running
-success rate. How often a cell is drawn from is its share of the mixture (`uniform`), or what a
-recipe makes of share, difficulty and success (`essay/curricula.py`).
+A group whose completions all earn the same teaches nothing. If a prompt succeeds with
+probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): that is how much there is
+to learn from it. Nobody knows *p*, but the rewards of the run itself measure it. Prompts fall into
+**cells** (source, kind of answer, difficulty), and each cell keeps a running success rate. How
+often a cell is drawn from is its share of the mixture, times a weight: what there is to learn from
+it (`learnability`), 0 or 1 by its difficulty (`phases`), or none (`uniform`).
 """
 
 import collections
@@ -48,10 +51,23 @@ class CellState:
         return self.rows[self.order[place]]
 
 
-# What a cell's share is multiplied with, by the name of the curriculum: a function of the cell's
-# state, the cell, the settings and the progress of the stage. Recipes add theirs.
-WEIGHTINGS: dict[str, Callable[[CellState, Cell, Curriculum, float], float]] = {}
-NOT_HERE = " A recipe has its own notebook: scripts/build_notebook.py --recipe NAME -o FILE."
+def learnable(state: CellState, cell: Cell, settings: Curriculum, progress: float) -> float:
+    """4 *p*(1 − *p*), but no less than the floor, so that no cell is forgotten."""
+    spread = 4 * state.success * (1 - state.success)
+    return settings.floor + (1 - settings.floor) * spread
+
+
+def in_phase(state: CellState, cell: Cell, settings: Curriculum, progress: float) -> float:
+    """Easy rows in the first third of a stage, all but the hardest in the second, then all."""
+    return float(cell[2] <= (0.34, 0.67, 1.0)[min(2, int(3 * progress))])
+
+
+# What a cell's share is multiplied with, by the name of the curriculum.
+WEIGHTINGS: dict[str, Callable[[CellState, Cell, Curriculum, float], float]] = {
+    "uniform": lambda *_: 1.0,
+    "learnability": learnable,
+    "phases": in_phase,
+}
 
 
 class PromptSampler:
@@ -65,7 +81,7 @@ class PromptSampler:
         seed: int,
     ) -> None:
         """Groups of rows by source, and the sources' shares of the mixture."""
-        pick("curriculum", settings.kind, {"uniform": None, **WEIGHTINGS}, NOT_HERE)
+        pick("curriculum", settings.kind, WEIGHTINGS)
         self.settings, self.seed, self.draws = settings, seed, 0
         rows: dict[Cell, list[Example]] = collections.defaultdict(list)
         for source, examples in groups.items():
@@ -99,8 +115,6 @@ class PromptSampler:
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""
         state = self.cells[cell]
-        if self.settings.kind == "uniform":
-            return state.share
         return state.share * WEIGHTINGS[self.settings.kind](state, cell, self.settings, progress)
 
     def draw(self, count: int, progress: float) -> list[Example]:

@@ -56,6 +56,9 @@ def metric_function(
         if not is_open.all():
             for name in ("right", "length"):
                 means[name] = np.mean(np.array(parts[name])[~is_open])
+            kinds, right = np.array(columns["checker"]), np.array(parts["right"])
+            for kind in {*kinds[~is_open]}:
+                means[f"right_{kind}"] = np.mean(right[kinds == kind])
         for name in scorer.weights.extras:
             means[name] = np.mean(parts[name])
         as_arrays = {name: np.array(values) for name, values in parts.items()}

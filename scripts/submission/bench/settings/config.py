@@ -140,7 +140,7 @@ class Sft:
 class Curriculum:
     """Which prompts GRPO draws."""
 
-    kind: str = "uniform"  # uniform, phases or learnability
+    kind: str = "learnability"  # or uniform, or phases
     floor: float = 0.1  # learnability: the least weight of a cell, against 1 at p = 1/2
     memory: float = 0.98  # what a running success rate keeps at each completion
 

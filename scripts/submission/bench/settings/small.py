@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from submission.bench.settings.config import (
+    Adapter,
     Chip,
     Evaluation,
     Generation,
@@ -27,14 +28,17 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
       model: the real Gemma.
       sources: rows on the hub, by name.
     """
-    (bundled,), (styles,) = tiny.evaluation.sources, tiny.sft_sources["warm_start_grpo"]
-    careful = dataclasses.replace(styles, select=("tasks/sft/steps",))  # the best by SFT alone
-    real = [dataclasses.replace(sources[name], split="test", rows=60, minutes=2.0) for name in REAL]
+    (bundled,) = tiny.evaluation.sources
+    real = [  # each a domain of its own in the tables
+        dataclasses.replace(sources[name], split="test", rows=60, minutes=2.0, domain=name)
+        for name in REAL
+    ]
     return dataclasses.replace(
         tiny,
         name="small",
         model=model,
         lengths=Lengths(prompt=96, completion=112),  # the tags are several pieces each
+        adapter=Adapter(rank=16, alpha=32.0),
         sft=dataclasses.replace(
             tiny.sft,
             steps=240, rows=4, length=288, shortest=288, save_every=20,
@@ -43,15 +47,13 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
         grpo=dataclasses.replace(
             tiny.grpo,
             steps=60, save_every=5, micro_prompts=2,
-            optimizer=Optimizer(peak_rate=1e-4),
-            beta=0.0,  # no reference pass, and none for groups that teach nothing
+            optimizer=Optimizer(peak_rate=1.5e-4),
         ),
         evaluation=Evaluation(
             (dataclasses.replace(bundled, weight=5.0), *real),
             rows=200,
             batch_size=40,  # Tunix's sampler makes the logits of whole prompts: 4 GB for 40
         ),
-        sft_sources={**tiny.sft_sources, "warm_start_grpo": (careful,)},
         generation=Generation(segment=24, prompt_step=48, completion_step=28),
         # Of 262,144 pieces, 288 tokens' logits are 0.3 GB; four such chunks are an update of SFT.
         vocabulary_chunk=288,

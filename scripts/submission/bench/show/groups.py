@@ -1,40 +1,18 @@
 """One group of each step of GRPO, kept and shown.
 
 A group is the completions of one prompt. `groups.jsonl` has one for each step, the first whose
-completions do not all earn the same, and how many of the step's traces were of which style.
+completions do not all earn the same.
 """
 
-import collections
 import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from submission.bench.answers.prompts import parse
-from submission.bench.show.pictures import show
-from submission.bench.show.plots import draw_stack
 from submission.bench.show.report import coloured
-
-STYLES = ("guess", "worked", "digit by digit", "out of format")
-
-
-def style_of(text: str) -> str:
-    """How much work a completion shows, by what stands in its trace.
-
-    >>> [style_of(f"<reasoning>{trace}</reasoning><answer>42</answer>") for trace in (
-    ...     "I think it is 42.", "17+25=42.", "17+25: 7+5=12, 1+2+1=4, so 42.")]
-    ['guess', 'worked', 'digit by digit']
-    """
-    completion = parse(text)
-    if not completion.in_format:
-        return "out of format"
-    if completion.reasoning.startswith("I think"):
-        return "guess"
-    return "digit by digit" if ":" in completion.reasoning else "worked"
 
 
 class GroupLog:
@@ -62,7 +40,6 @@ class GroupLog:
             "completions": [str(text) for text in completions[group]],
             "rewards": [float(x) for x in rewards[group]],
             "advantages": [float(x) for x in np.ravel(advantages)[group]],
-            "styles": dict(collections.Counter(style_of(str(text)) for text in completions)),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -89,16 +66,3 @@ def group_table(group: Mapping[str, Any], advantages: Sequence[float]) -> str:
         f"<th>step {group['step']}: {html.escape(question)}</th><th>reward</th><th>advantage</th>"
     )
     return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def plot_styles(groups: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """The style of the sampled traces by step, as shares."""
-    lines = [
-        {"step": group["step"]} | {n: x / sum(found.values()) for n, x in found.items()}
-        for group in groups
-        if (found := group["styles"])
-    ]
-    figure, axis = plt.subplots(figsize=(10, 2.2), layout="constrained")
-    draw_stack(axis, lines, {name: name for name in STYLES})
-    axis.set(xlabel="step of GRPO", ylabel="share of completions", ylim=(0, 1.25))
-    show(figure, path)

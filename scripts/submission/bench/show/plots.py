@@ -4,6 +4,7 @@ They show the numbers of `metrics.jsonl` and `results.json`. Colours are Okabe a
 colour-blind readers can tell apart; dashes and hatches do the same in grey.
 """
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +41,10 @@ def series(lines: Lines, name: str) -> tuple[list[int], np.ndarray]:
 def draw_curves(axis: Any, lines: Lines, names: Mapping[str, str]) -> None:
     """A pale line for what was measured, and a strong one for its running mean."""
     for (name, label), colour, dash in zip(
-        names.items(), (BLUE, ORANGE, GREEN), DASHES, strict=False
+        names.items(),
+        itertools.cycle((BLUE, ORANGE, GREEN, PINK)),
+        itertools.cycle(DASHES),
+        strict=False,
     ):
         steps, values = series(lines, name)
         if steps:
@@ -106,6 +110,17 @@ def plot_grpo(lines: Lines, path: pathlib.Path) -> None:
     for axis in axes.flat:
         axis.set_xlabel("step of GRPO")
         axis.grid(alpha=0.3)
+    show(figure, path)
+
+
+def plot_kinds(lines: Lines, path: pathlib.Path) -> None:
+    """How often a sampled completion was right, by kind of answer and step."""
+    start = "right_"
+    kinds = sorted({name for line in lines for name in line if name.startswith(start)})
+    figure, axis = plt.subplots(figsize=(10, 2.2), layout="constrained")
+    draw_curves(axis, lines, {name: name.removeprefix(start) for name in kinds})
+    axis.set(xlabel="step of GRPO", ylabel="share right", ylim=(-0.02, 1.25))
+    axis.grid(alpha=0.3)
     show(figure, path)
 
 
