@@ -76,8 +76,6 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
 
 
 # %% [markdown]
-# **Which prompts.** If a prompt succeeds with probability *p*, a right-or-wrong reward varies by *p*(1 − *p*): that is how much a group can teach. Prompts are drawn in proportion to it, as the run itself has measured it for each kind of answer, source and difficulty, and never less than a tenth as often as the best.
-#
 # Tunix's learner takes batches of prompts, lets the cluster write completions, calls the rewards, and
 # updates. The `Stage` around it keeps the clock, the log and the saves, and goes on after a kill.
 

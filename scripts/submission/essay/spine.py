@@ -228,7 +228,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# `in_format` and `right` are shares of the sampled completions; `flat_groups` is the share of groups whose completions all earn the same, and so teach nothing. For the last evaluations and saves, half as much time again is kept as they took before.
+# `in_format` and `right` are shares of the sampled completions; `flat_groups` is the share of groups whose completions all earn the same, and so teach nothing. If a prompt succeeds with probability *p*, such a reward varies by *p*(1 − *p*): that is how much a group can teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best. For the last evaluations and saves, half as much time again is kept as they took before.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
