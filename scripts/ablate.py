@@ -466,7 +466,7 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
 def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
     """One dot per seed, and the mean, a line per row."""
     names = [name for name in TITLES if name in found][::-1]
-    figure, axis = plt.subplots(figsize=(9, 0.28 * len(names) + 0.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 0.23 * len(names) + 0.8), layout="constrained")
     for height, name in enumerate(names):
         values = accuracies(found, name)
         axis.plot(values, [height] * len(values), "o", color="#0072B2", markerfacecolor="none")

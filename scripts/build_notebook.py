@@ -387,7 +387,7 @@ def take_outputs(built: NotebookNode, executed: NotebookNode) -> NotebookNode:
 
 
 def real_gemma() -> str:
-    """What the kept runs of the profile `small` came to, in two sentences; empty without any."""
+    """What the kept runs of the profile `small` came to, in a sentence; empty without any."""
     runs = [json.loads(path.read_text()) for path in sorted(SMALL_RUNS.glob("seed-*.json"))]
     if not runs:
         return ""

@@ -106,7 +106,7 @@ def test_reference_old_policy_and_loss_share_one_temperature(
     run = short_run(tmp_path)
     settings = dataclasses.replace(run.profile.grpo, temperature=0.7)
     run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, grpo=settings))
-    policy = moved(make_policy(), 0.2)
+    policy = moved(make_policy(), 0.1)
     cluster = grpo.build_cluster(policy, tokenizer, run, mesh)
     prompt = jnp.arange(4, 28).reshape(4, 6).at[1, :2].set(tokenizer.pad_id())
     completion = jnp.arange(40, 80).reshape(4, 10)

@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
@@ -425,3 +426,25 @@ def test_importing_a_chapter_prints_nothing():
         timeout=300,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
+
+
+def test_the_first_screen_tells_the_bundled_rows_of_the_real_gemma_from_others(
+    monkeypatch, tmp_path
+):
+    def rates(n, right):
+        return {"n": n, "accuracy": right, "accuracy_lenient": right + 0.1}
+
+    monkeypatch.setattr(build_notebook, "SMALL_RUNS", tmp_path)
+    assert build_notebook.real_gemma() == ""
+    for seed, bonus in ((0, 0.0), (1, 0.2)):
+        stages = {
+            stage: {"by_domain": {"math": rates(30, 0.1 + bonus), "logic": rates(10, 0.5 + bonus),
+                                  "gsm8k": rates(20, 0.3)}}
+            for stage in ("stock", "after_sft", "after_grpo")
+        }  # fmt: skip
+        (tmp_path / f"seed-{seed}.json").write_text(
+            json.dumps({"seed": seed, "evaluation": stages})
+        )
+    told = build_notebook.real_gemma()
+    assert "seed 0, 1)" in told
+    assert "0.400, 0.300, 0.300 of the bundled rows and 0.400, 0.300, 0.300 of public" in told

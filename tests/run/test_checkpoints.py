@@ -190,12 +190,12 @@ def test_a_removed_step_is_gone_and_a_half_removed_one_is_no_step(steps):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 kB."""
+    """A file system of 120 kB."""
     mounted = tmp_path / "small"
     mounted.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mounted)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(mounted)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("this machine does not let a file system be mounted")
     yield mounted

@@ -127,7 +127,7 @@ TINY = Profile(
     lengths=Lengths(prompt=48, completion=80),
     adapter=Adapter(rank=4, alpha=8.0),  # enough: a reward is few bits, and more ranks are more noise
     sft=Sft(
-        steps=600, rows=6, length=144, shortest=144,  # a row holds two or three examples
+        steps=600, rows=4, length=216, shortest=216,  # a row holds three or four examples
         optimizer=Optimizer(peak_rate=3e-3), save_every=100, minimum_kept=0.9,
     ),
     grpo=Grpo(

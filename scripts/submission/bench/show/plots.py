@@ -119,7 +119,7 @@ def plot_kinds(lines: Lines, path: pathlib.Path) -> None:
     kinds = sorted({name for line in lines for name in line if name.startswith(start)})
     figure, axis = plt.subplots(figsize=(10, 2.2), layout="constrained")
     draw_curves(axis, lines, {name: name.removeprefix(start) for name in kinds})
-    axis.set(xlabel="step of GRPO", ylabel="share right", ylim=(-0.02, 1.25))
+    axis.set(xlabel="step of GRPO", ylabel="right, share", ylim=(-0.02, 1.3))
     axis.grid(alpha=0.3)
     show(figure, path)
 
