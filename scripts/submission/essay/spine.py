@@ -341,7 +341,7 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO teaches that in some hundred steps, and not which of two numbers is larger: yes/no stays a coin's throw, and `logic` below the stock model.
+# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO teaches that in some hundred steps, and not which of two numbers is larger: yes/no stays a coin's throw. `logic` and `other` (words) end below the stock model.
 #
 # **What it took.** Prompts drawn by what they can teach, and a low rank: a reward holds few bits, most of an update is noise, and every rank is room for it. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed.
 #
@@ -351,7 +351,7 @@ unrestricted_kaggle_model = publish(
 # | rank 16, 2e-3 | 0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
 # | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, and this run |
 #
-# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. No other choice moves the accuracy by more than 0.012, not even all of Tunix's defaults at once; without the format gate it is better by 0.011 ± 0.010.
+# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
 #
 # ![What each choice is worth](attachment:data/ablations.png)
 #
