@@ -408,9 +408,8 @@ def real_gemma() -> str:
 
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return (
-        f"Google's own Gemma 3 270M on a CPU (profile `small`, seed {seeds}): stock, after SFT, "
-        f"after GRPO {told(True)} of the bundled rows and {told(False)} of public ones "
-        "(`data/small_run/`).\n\n"
+        f" Google's Gemma 3 270M (`small`, seed {seeds}; `data/small_run/`): stock, SFT, GRPO "
+        f"{told(True)} of the bundled rows, {told(False)} of public ones."
     )
 
 
@@ -437,8 +436,8 @@ def first_screen(folder: pathlib.Path) -> str:
         "training. *Accuracy* counts right answers in the exact format, *lenient* right ones in "
         f"any; *stopped* ended by themselves. Compare {lenient:.3f} with {accuracy:.3f}; the "
         f"last {accuracy - found['after_sft']['accuracy']:.3f} of it is GRPO's, where more SFT "
-        "adds nothing ([Controls](#Controls,-and-what-each-choice-is-worth)).\n\n"
-        f"{real_gemma()}"
+        "adds nothing ([Controls](#Controls,-and-what-each-choice-is-worth))."
+        f"{real_gemma()}\n\n"
         f"The first held-out row, *{first['stock']['question']}* "
         f"Before: {said[0]} After: {said[1]}\n"
     )

@@ -49,8 +49,8 @@ def samples(folder: pathlib.Path) -> list[dict[str, str]]:
     ]
 
 
-def kept(folder: pathlib.Path) -> dict[str, Any]:
-    """What `seed-S.json` holds of a run.
+def kept(folder: pathlib.Path, options: str = "", machine: str = "") -> dict[str, Any]:
+    """What `seed-S.json` holds of a run, made with further options of `run.sh` on a machine.
 
     Raises:
       FileNotFoundError: the run has not ended.
@@ -65,8 +65,8 @@ def kept(folder: pathlib.Path) -> dict[str, Any]:
     command = f"bash scripts/run.sh --profile small --recipe {results['recipe']}"
     return results | {
         "made": {
-            "command": f"{command} --seed {results['seed']}",
-            "machine": processor(),
+            "command": f"{command} --seed {results['seed']} {options}".strip(),
+            "machine": machine or processor(),
             "date": datetime.datetime.fromtimestamp(ended, datetime.UTC).date().isoformat(),
         },
         "curves": {name: [round(line[name], 4) for line in steps] for name in CURVES},
@@ -144,10 +144,12 @@ def main() -> None:
     """Keeps a run, and makes page and picture anew."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=pathlib.Path, help="where the run left its files")
+    parser.add_argument("--options", default="", help='further ones of run.sh: "--minutes 130"')
+    parser.add_argument("--machine", default="", help="what it ran on; default: this one")
     parser.add_argument("--to", type=pathlib.Path, default=KEPT, help="default: data/small_run")
     options = parser.parse_args()
     try:
-        run = kept(options.folder)
+        run = kept(options.folder, options.options, options.machine)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     options.to.mkdir(parents=True, exist_ok=True)

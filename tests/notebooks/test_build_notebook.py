@@ -446,5 +446,5 @@ def test_the_first_screen_tells_the_bundled_rows_of_the_real_gemma_from_others(
             json.dumps({"seed": seed, "evaluation": stages})
         )
     told = build_notebook.real_gemma()
-    assert "seed 0, 1)" in told
-    assert "0.400, 0.300, 0.300 of the bundled rows and 0.400, 0.300, 0.300 of public" in told
+    assert "seed 0, 1;" in told
+    assert "0.400, 0.300, 0.300 of the bundled rows, 0.400, 0.300, 0.300 of public" in told

@@ -15,7 +15,7 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 from conftest import SMALL_GEMMA_2, moved, short_run
 from submission.bench.answers import prompts
 from submission.bench.policy import cluster, decoding, losses, model, rollout
-from submission.essay import profiles
+from submission.bench.settings import config
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early
@@ -56,7 +56,7 @@ def gemma_2(mesh):
     stock = gemma2_lib.Gemma(shape, rngs=nnx.Rngs(1))
     large = jax.tree.map(lambda x: 8 * x.astype(jnp.float32), nnx.state(stock))
     nnx.update(stock, large)
-    return moved(model.add_adapter(stock, profiles.TINY.adapter, 0, mesh), 0.05)
+    return moved(model.add_adapter(stock, config.Adapter(rank=16, alpha=32.0), 0, mesh), 0.05)
 
 
 @pytest.fixture(scope="module")
