@@ -16,6 +16,7 @@ from conftest import SMALL_GEMMA_2, moved, short_run
 from submission.bench.answers import prompts
 from submission.bench.policy import cluster, decoding, losses, model, rollout
 from submission.bench.settings import config
+from submission.essay import profiles
 
 LIMIT, LONGEST_PROMPT = 80, 48
 NEVER = -1  # no token: nothing ends early
@@ -40,9 +41,13 @@ def settings(**changes):
 GREEDY = {"top_p": None}
 
 
+ADAPTER = config.Adapter(rank=16, alpha=32.0)
+
+
 @pytest.fixture(scope="module")
-def gemma_3(make_policy):
-    return moved(make_policy(), 0.05)
+def gemma_3(tiny_folder, mesh):
+    stock = model.load_stock(profiles.STOCK_MODELS["gemma3_tiny_it"], tiny_folder, mesh)
+    return moved(model.add_adapter(stock, ADAPTER, 0, mesh), 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def gemma_2(mesh):
     stock = gemma2_lib.Gemma(shape, rngs=nnx.Rngs(1))
     large = jax.tree.map(lambda x: 8 * x.astype(jnp.float32), nnx.state(stock))
     nnx.update(stock, large)
-    return moved(model.add_adapter(stock, config.Adapter(rank=16, alpha=32.0), 0, mesh), 0.05)
+    return moved(model.add_adapter(stock, ADAPTER, 0, mesh), 0.05)
 
 
 @pytest.fixture(scope="module")
