@@ -211,7 +211,7 @@ def test_a_run_goes_on_from_an_earlier_one_with_fresh_rows(
         report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, session.deadline)
     assert report["steps"] == 3
     whole = curriculum.PromptSampler(
-        rows["grpo"].groups, rows["grpo"].shares, config.Curriculum(), run.seed + 1
+        rows["grpo"].groups, rows["grpo"].shares, run.profile.grpo.curriculum, run.seed + 1
     )
     expected = [[e.question for e in draw(whole, run.profile.grpo.prompts, 0.0)] for _ in range(6)]
     assert drawn == expected[3:]
