@@ -34,6 +34,7 @@ from benchmarks.tiny import (
     measure_sft,
     measure_vocabulary,
 )
+from machine import processor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "data" / "benchmarks.md"
@@ -96,11 +97,7 @@ def measure(name: str) -> dict:
 
 def machine() -> str:
     """Processor, cores, memory and load."""
-    name = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
+    name = processor()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f} before"
 

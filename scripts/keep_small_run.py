@@ -15,22 +15,16 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from machine import processor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = ROOT / "data" / "small_run"
 SAMPLES = 20
 CURVES = ("right", "in_format", "flat_groups", "tokens", "entropy")
 STAGES = ("stock", "after_sft", "after_grpo")
-
-
-def processor() -> str:
-    """The machine, as `4 cores, Name of the processor`."""
-    lines = pathlib.Path("/proc/cpuinfo")
-    names = [x.split(":")[1].strip() for x in lines.read_text().splitlines() if "model name" in x]
-    return f"{os.cpu_count()} cores, {names[0] if names else platform.processor()}"
 
 
 def samples(folder: pathlib.Path) -> list[dict[str, str]]:
@@ -66,7 +60,7 @@ def kept(folder: pathlib.Path, options: str = "", machine: str = "") -> dict[str
     return results | {
         "made": {
             "command": f"{command} --seed {results['seed']} {options}".strip(),
-            "machine": machine or processor(),
+            "machine": machine or f"{os.cpu_count()} cores, {processor()}",
             "date": datetime.datetime.fromtimestamp(ended, datetime.UTC).date().isoformat(),
         },
         "curves": {name: [round(line[name], 4) for line in steps] for name in CURVES},
