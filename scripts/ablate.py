@@ -442,8 +442,9 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         "# What each choice is worth",
         "",
         f"By `{command}`, {datetime.date.today()}: the tiny model, {GRPO_STEPS} steps "
-        f"of GRPO on {SFT_STEPS} of SFT, 600 held-out rows, greedy. Means over seeds; ± is half of a "
-        "95 % interval over them (Student's t). The difference is to *all of it*, seed by seed; of what "
+        f"of GRPO on {SFT_STEPS} of SFT, 600 held-out rows, greedy. Means over seeds; ± is half "
+        "of a 95 % interval over them (Student's t). The difference is to *all of it*, seed by "
+        "seed; of what "
         "is trained without master weights, to *all of it, in bfloat16*. The guards against a "
         "collapse are off.",
         "",
