@@ -131,12 +131,14 @@ def test_in_bfloat16_the_top_token_is_the_same(exported, policies, tokens, famil
     write(exported / "half" / family, policy, family, tiny_folder)
     loaded = transformers_model(exported / "half" / family / "merged")
     assert str(loaded.dtype) == "torch.bfloat16"
-    whole, half = (tunix_logits(p, tokens).argmax(-1) for p in (policies[family], policy))
-    same = (torch_logits(loaded, tokens).argmax(-1) == half).mean()
-    if family == "gemma3":
-        assert same >= 0.99
-    # The small Gemma 2 was never trained: many of its tokens are nearly tied, and rounding decides.
-    assert same >= (whole == half).mean() - 0.01
+    whole, half = (tunix_logits(p, tokens) for p in (policies[family], policy))
+    same_BT = torch_logits(loaded, tokens).argmax(-1) == half.argmax(-1)
+    # Where two tokens are nearly tied, rounding decides, in one library as in the other.
+    *_, second_BT, first_BT = np.moveaxis(np.sort(whole, -1), -1, 0)
+    decided_BT = first_BT - second_BT > 0.01 * np.abs(whole).max()
+    assert decided_BT.mean() > 0.8
+    assert same_BT[decided_BT].mean() >= 0.99
+    assert same_BT.mean() >= (whole.argmax(-1) == half.argmax(-1)).mean() - 0.01
 
 
 @pytest.mark.slow
