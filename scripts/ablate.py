@@ -136,14 +136,11 @@ def with_learnability(profile: config.Profile) -> config.Profile:
     return dataclasses.replace(profile, grpo=settings)
 
 
-def as_in_profile(kind: str) -> Callable[[config.Profile], config.Profile]:
-    """GRPO as the tiny profile has it, ten times as long; only how prompts are drawn is given."""
+def as_in_profile(**changes: Any) -> Callable[[config.Profile], config.Profile]:
+    """GRPO as the tiny profile has it, ten times as long, with changes."""
 
     def changed(profile: config.Profile) -> config.Profile:
-        settings = profiles.TINY.grpo
-        curriculum = dataclasses.replace(settings.curriculum, kind=kind)
-        settings = dataclasses.replace(settings, curriculum=curriculum)
-        return dataclasses.replace(profile, grpo=settings)
+        return dataclasses.replace(profile, grpo=dataclasses.replace(profiles.TINY.grpo, **changes))
 
     return changed
 
@@ -187,6 +184,17 @@ WARM_STARTS = {
         against="sft_only_careful", traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
         adapter=profiles.TINY.adapter,
     ),
+    "best_half": WarmStart(
+        "sft_only_best_half", "the same, in bfloat16", against="sft_only_best", dtype="bfloat16",
+        traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
+        adapter=profiles.TINY.adapter,
+    ),
+    "best_no_master": WarmStart(
+        "sft_only_best_no_master", "the same, in bfloat16 without float32 master weights",
+        against="sft_only_best_half", dtype="bfloat16", patches=(no_master_weights,),
+        traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
+        adapter=profiles.TINY.adapter,
+    ),
     "bfloat16": WarmStart(
         "sft_only_half", "warm start only, in bfloat16", against="bfloat16", dtype="bfloat16"
     ),
@@ -205,11 +213,34 @@ ROWS = {
     "careful": Row("a warm start on the most careful traces only", warm_start="careful"),
     "best": Row(
         "from those 600 updates, GRPO as the profile has it: 300 steps, by learnability",
-        change=as_in_profile("learnability"), warm_start="best", against="sft_only_best",
+        change=as_in_profile(), warm_start="best", against="sft_only_best",
     ),
     "best_uniform": Row(
         "the same, with prompts as the mixture has them",
-        change=as_in_profile("uniform"), warm_start="best", against="sft_only_best",
+        change=as_in_profile(curriculum=config.Curriculum("uniform")), warm_start="best",
+        against="best",
+    ),
+    "best_greedy": Row(
+        "the same, `top_p=None`", change=as_in_profile(top_p=None), warm_start="best",
+        against="best",
+    ),
+    "best_slow": Row(
+        "the same, at a tenth of the rate, as without LoRA",
+        change=as_in_profile(optimizer=config.Optimizer(peak_rate=2e-4)), warm_start="best",
+        against="best",
+    ),
+    "best_no_eos": Row(
+        "the same, no EOS in the sampled tokens", (without_eos,), as_in_profile(), "best", "best"
+    ),
+    "best_same_noise": Row(
+        "the same, the same noise at every step", (same_noise,), as_in_profile(), "best", "best"
+    ),
+    "best_half": Row(
+        "the same, in bfloat16", change=as_in_profile(), warm_start="best_half", against="best"
+    ),
+    "best_no_master": Row(
+        "the same, in bfloat16 without float32 master weights",
+        (no_master_weights,), as_in_profile(), "best_no_master", "best_half",
     ),
     "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
     "same_noise": Row("the same noise at every step", (same_noise,)),
