@@ -472,12 +472,13 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
     lines = [
         "# What each choice is worth",
         "",
-        f"By `{command}`, {datetime.date.today()}: the tiny model, {GRPO_STEPS} steps "
-        f"of GRPO on {SFT_STEPS} of SFT, 600 held-out rows, greedy. Means over seeds; ± is half "
-        "of a 95 % interval over them (Student's t). The difference is to *all of it*, seed by "
-        "seed; of what "
-        "is trained without master weights, to *all of it, in bfloat16*. The guards against a "
-        "collapse are off.",
+        f"By `{command}`, {datetime.date.today()}: the tiny model, 600 held-out rows, greedy. "
+        f"{GRPO_STEPS} steps of GRPO at rank {ADAPTER.rank} on {SFT_STEPS} of SFT, measured "
+        "before the last changes of the profile; the lines on 600 updates are as the profile is. "
+        "Means over seeds; ± is half of a 95 % interval over them (Student's t). The difference "
+        "is to *all of it*, seed by seed; of what is trained without master weights, to *all of "
+        "it, in bfloat16*; of the lines on 600 updates, to those. The guards against a collapse "
+        "are off.",
         "",
         "| | seeds | accuracy | difference | format | ended by itself | tokens |",
         "|---|---|---|---|---|---|---|",
@@ -537,8 +538,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if options.with_earlier:
         for job, result in json.loads(NUMBERS.read_text()).items():
-            if job.startswith("grpo"):  # warm starts are made anew: their adapters are not kept
-                run_folder.write_json(out / f"{job}.json", result)
+            # Warm starts are made anew where they are needed: their adapters are not kept.
+            name = job if job.startswith("grpo") else f"earlier-{job}"
+            run_folder.write_json(out / f"{name}.json", result)
     trouble: list[str] = []
     cores = itertools.cycle(range(os.cpu_count() or 1))
     with concurrent.futures.ThreadPoolExecutor(
@@ -552,7 +554,8 @@ def main(arguments: Sequence[str]) -> int:
     print(told)
     if options.write:
         TABLE.write_text(told)
-        jobs = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+        paths = sorted(out.glob("*.json"))
+        jobs = {x.stem.removeprefix("earlier-"): json.loads(x.read_text()) for x in paths}
         NUMBERS.write_text(json.dumps(jobs, separators=(",", ":")) + "\n")
         plot(found, PLOT)
     print(*trouble, sep="\n")

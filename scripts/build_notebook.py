@@ -50,7 +50,7 @@ INSTALL = "# install: requirements.txt"  # the line in whose place the pins are 
 NOT_INSTALLED = "# --- Builds or runs the notebook"
 PICTURES = {".svg": "image/svg+xml", ".png": "image/png"}
 FIRST_SCREEN = ROOT / "data" / "first_screen.md"
-SMALL_RUNS = ROOT / "data" / "small_run"
+SMALL_RUNS, ABLATIONS = ROOT / "data" / "small_run", ROOT / "data" / "ablations.json"
 BENCH = "# bench"  # the cell in whose place the bench is put
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -316,7 +316,7 @@ def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:
       BuildError: a chapter is missing or clashes with another, or the recipe is unknown.
     """
     sys.path.insert(0, str(CHAPTERS.parent))
-    from submission.essay.profiles import RECIPES
+    from submission.essay.recipes import RECIPES
 
     if recipe not in RECIPES:
         raise BuildError(f"Unknown recipe {recipe!r}. Choose one of: {', '.join(RECIPES)}.")
@@ -413,6 +413,17 @@ def real_gemma() -> str:
     )
 
 
+def seeds_that_gain() -> str:
+    """In how many seeds GRPO has added to the strongest warm start, by the ablations."""
+    jobs = json.loads(ABLATIONS.read_text())
+    gains = [
+        jobs[f"grpo-best-{seed}"]["best"]["accuracy"] - job["sft_only_best"]["accuracy"]
+        for name, job in jobs.items()
+        if name == f"sft-best-{(seed := job['seed'])}"
+    ]
+    return f"{sum(gain > 0 for gain in gains)} of {len(gains)} seeds gain"
+
+
 def first_screen(folder: pathlib.Path) -> str:
     """What the first screen says of a run: its table, and the first held-out row before and after.
 
@@ -435,8 +446,8 @@ def first_screen(folder: pathlib.Path) -> str:
         "Gemma 3 1B and 2 2B have not been run on a TPU yet. *Stock* is the model before any "
         "training. *Accuracy* counts right answers in the exact format, *lenient* right ones in "
         f"any; *stopped* ended by themselves. Compare {lenient:.3f} with {accuracy:.3f}; the "
-        f"last {accuracy - found['after_sft']['accuracy']:.3f} of it is GRPO's, where more SFT "
-        "adds nothing ([Controls](#Controls,-and-what-each-choice-is-worth))."
+        f"last {accuracy - found['after_sft']['accuracy']:.3f} of it is GRPO's: "
+        f"{seeds_that_gain()} ([Controls](#Controls,-and-what-each-choice-is-worth))."
         f"{real_gemma()}\n\n"
         f"The first held-out row, *{first['stock']['question']}* "
         f"Before: {said[0]} After: {said[1]}\n"

@@ -221,7 +221,7 @@ def test_rows_that_the_earlier_run_did_not_have_are_drawn_from_the_beginning(cap
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
     sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(), 0)
     state = {"draws": 9, "cells": [["t", "", 0.0, 4, 0.5]], "seed": 5}
-    grpo.draw_on(sampler, state)
+    sampler.go_on(state)
     assert "these are drawn from the beginning" in capsys.readouterr().out
     assert (sampler.draws, sampler.seed) == (0, 0)
 

@@ -9,20 +9,26 @@ import run_notebook
 from nbclient import NotebookClient
 
 import build_notebook
-from submission.essay.profiles import RECIPES
+from submission.essay.recipes import RECIPES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"
 
 # Few steps, but enough for the warm start to take. Put in right after the configuration.
 FEWER_STEPS = """
-import dataclasses
-PROFILES["tiny"] = dataclasses.replace(
-    TINY,
-    sft=dataclasses.replace(TINY.sft, steps=60, save_every=30),
-    grpo=dataclasses.replace(TINY.grpo, steps=4, save_every=2),
-    evaluation=dataclasses.replace(TINY.evaluation, rows=100, batch_size=100),
-)
+def fewer(profile):
+    stages = {name: {"prompts": 16, "generations": 8} for name in profile.stages}
+    if "pairs" in stages:
+        stages["pairs"] |= {"steps": 2, "pairs": 4, "save_every": 1}
+    return changed(profile, {
+        "sft": {"steps": min(60, profile.sft.steps), "save_every": 30},
+        "grpo": {"steps": min(4, profile.grpo.steps), "save_every": 2},
+        "evaluation": {"rows": 100, "batch_size": 100},
+        "stages": {name: changed(profile.stages[name], new) for name, new in stages.items()},
+    })
+
+whole_recipe = Recipe.applied
+Recipe.applied = lambda recipe, profile: fewer(whole_recipe(recipe, profile))
 """
 
 # What the judges do, from the official template; they know the notebook's names alone.
@@ -231,13 +237,20 @@ def test_a_reader_adds_rows_and_a_reward(executed, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "warm_start_grpo"])
+@pytest.mark.parametrize(
+    "recipe",  # the default's own run is `executed`; a control differs from its recipe by a value
+    [name for name in RECIPES if name != "warm_start_grpo" and not name.endswith("_control")],
+)
 def test_every_recipe_runs_from_top_to_bottom(executed, recipe, tmp_path, monkeypatch):
     earlier = {"START_FROM": str(executed[1])} if RECIPES[recipe].continues else {}
     run(tmp_path / "out", monkeypatch, RECIPE=recipe, **earlier)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["recipe"] == recipe
-    assert [stage["steps"] for stage in results["stages"]] == [0 if earlier else 60, 4]
+    first, *between, last = [stage["steps"] for stage in results["stages"]]
+    assert (first, last) == (0 if earlier else 60, 4)
+    assert between == {"trace_model": [0], "preferred": [2]}.get(
+        recipe.removesuffix("_control"), []
+    )
     if earlier:  # it begins where the earlier run ended
         before = json.loads((executed[1] / "results.json").read_text())["evaluation"]
         begun = results["evaluation"]["after_sft"]["accuracy"]

@@ -21,10 +21,10 @@ from tunix.rl.grpo import grpo_learner
 # %% tags=["modules-only"]
 from submission.bench.answers.meaning import load_encoder
 from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabulary
-from submission.bench.policy.cluster import ChunkedCluster, rollout_config
+from submission.bench.policy.cluster import REFERENCES, ChunkedCluster, rollout_config
 from submission.bench.policy.losses import completion_scores
 from submission.bench.policy.memory import plan_memory
-from submission.bench.policy.model import DATA_AXES, frozen_copy
+from submission.bench.policy.model import DATA_AXES
 from submission.bench.policy.rollout import PolicyRollout
 from submission.bench.policy.trimming import TrimmedLearner
 from submission.bench.policy.updates import make_optimizer
@@ -33,7 +33,7 @@ from submission.bench.rows.data import Mixture, prompt_columns
 from submission.bench.run.budget import Deadline
 from submission.bench.run.group_metrics import metric_function
 from submission.bench.run.guards import sampled_reward, signs_of_collapse
-from submission.bench.run.stages import Session, Stage, finished_stage
+from submission.bench.run.stages import Session, Stage, finished_stage, no_stage
 from submission.bench.settings.config import Profile, Run
 from submission.bench.show.groups import GroupLog
 from submission.essay.rewards import Scorer
@@ -49,7 +49,7 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = ChunkedCluster(
         actor=policy,
-        reference=frozen_copy(policy),
+        reference=REFERENCES[settings.reference](policy, tokenizer, run, mesh),
         tokenizer=tokenizer,
         cluster_config=rl_cluster.ClusterConfig(
             role_to_mesh=dict.fromkeys(roles, mesh),
@@ -86,6 +86,8 @@ def train_grpo(
 ) -> dict[str, Any]:
     """Trains the policy's adapter in place; returns steps, seconds, tokens and history."""
     run, settings, generated = session.run, session.run.profile.grpo, 0
+    if not settings.steps:
+        return no_stage("grpo")
     if (report := finished_stage(session.folder, "grpo")) is not None:
         return report
     cluster = build_cluster(policy, tokenizer, run, session.mesh)
@@ -107,7 +109,7 @@ def train_grpo(
         sampler.restore(saved["sampler"])
         scorer.tally.restore(saved["tally"])
     elif "sampler" in session.earlier:
-        draw_on(sampler, session.earlier["sampler"])
+        sampler.go_on(session.earlier["sampler"])
 
     def record(**numbers: Any) -> None:
         nonlocal generated
@@ -141,14 +143,6 @@ def train_grpo(
 
 
 # %%
-def draw_on(sampler: PromptSampler, state: dict[str, Any]) -> None:
-    """Lets a sampler go on where that of an earlier run was, so that the rows are fresh."""
-    try:
-        sampler.restore(state)
-    except KeyError as error:
-        print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
-
-
 def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
     """The clock, the log, the saves and the guards of the stage."""
     profile = session.run.profile
@@ -186,7 +180,7 @@ def grpo_stage(session: Session, deadline: Deadline, state: Any) -> Stage:
 # | $A_i$ | advantage: $(r_i-\mathrm{mean}\,r)\,/\,\mathrm{std}\,r$ over the group, std by $G-1$ | Tunix; by hand below |
 # | $\rho_{it}$ | how much likelier a token is since it was sampled | `exp(logps_BC - old_BC)` |
 # | clip | idle: with one update per rollout $\rho_{it}=1$ | `near_BC = clip(ratio_BC, …)` |
-# | $D_{it}$ | distance from the warm start, Schulman's k3: $e^d-d-1$, $d=\log\pi_{\mathrm{ref}}-\log\pi_\theta$ | `kl_loss_mode="low_var_kl"` |
+# | $D_{it}$ | distance from the warm start, Schulman's k3: $e^d-d-1$, $d=\log\pi_{\mathrm{ref}}-\log\pi_\theta$ | `kl_loss="low_var_kl"` |
 # | $\beta$, $\epsilon$ | weight of the pull, width of the clip | `beta`, `epsilon` |
 
 
@@ -208,7 +202,9 @@ def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
         num_iterations=settings.iterations,
         beta=settings.beta,
         epsilon=settings.epsilon,
-        kl_loss_mode="low_var_kl",
+        kl_loss_mode=settings.kl_loss,
+        advantage_estimator=settings.estimator,
+        loss_agg_mode=settings.aggregation,
         vocabulary_chunk=profile.vocabulary_chunk,
     )
 

@@ -36,6 +36,7 @@ from submission.bench.answers.prompts import (
     render_prompt,
 )
 from submission.bench.answers.scoring import EXTRA_PARTS, EXTRA_SETUPS, Context
+from submission.bench.policy.rollout import left_padded
 from submission.essay.rewards import components
 from submission.bench.answers.texts import (
     LONGEST_TEXT,
@@ -319,12 +320,11 @@ class GoldProbability:
         values = []
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            contexts_BT = np.full((self.batch, self.context), pad, np.int32)
+            filled = part + part[:1] * (self.batch - len(part))
+            contexts_BT = left_padded([context for context, _ in filled], self.context, pad)
             golds_BT = np.full((self.batch, self.answer), pad, np.int32)
-            for i, (context, gold) in enumerate(part + part[:1] * (self.batch - len(part))):
-                context, gold = context[-self.context :], gold[: self.answer]
-                contexts_BT[i, self.context - len(context) :] = context
-                golds_BT[i, : len(gold)] = gold
+            for i, (_, gold) in enumerate(filled):
+                golds_BT[i, : len(gold)] = gold[: self.answer]
             logps_BT = np.asarray(self.cluster.get_old_per_token_logps(contexts_BT, golds_BT))
             counts = [min(len(gold), self.answer) for _, gold in part]
             values += [

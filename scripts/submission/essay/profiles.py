@@ -113,8 +113,7 @@ HELD_OUT_SOURCES = tuple(
 )
 
 # %% [markdown]
-# The rates of `tiny` are over a hundred times those of `kaggle`: its weights are small, and it
-# takes 900 steps in all.
+# The rates of `tiny` are over a hundred times those of `kaggle`: its weights are small.
 
 # %%
 BUNDLED = "data/train.jsonl"
@@ -193,11 +192,12 @@ PROFILES = {profile.name: profile for profile in (TINY, SMALL, KAGGLE)}
 # %%
 RECIPES = {
     "warm_start_grpo": Recipe("SFT, then GRPO"),
-    "worked_only": Recipe("SFT on traces in two styles, then the same GRPO", "worked_only"),
-    "uniform": Recipe("the control: prompts as the mixture has them", curriculum=Curriculum("uniform")),
-    "phases": Recipe("easy prompts first, hard ones last", curriculum=Curriculum("phases")),
+    "worked_only": Recipe("SFT on traces in two styles, then the same GRPO", {"warm_start": "worked_only"}),
+    "uniform": Recipe("the control: prompts as the mixture has them",
+                      {"grpo": {"curriculum": Curriculum("uniform")}}),
+    "phases": Recipe("easy prompts first, hard ones last", {"grpo": {"curriculum": Curriculum("phases")}}),
     "shaped": Recipe("further reward parts: trace structure, stated confidence, teacher's words",
-                     rewards=dict(extras={"structure": 0.05, "confidence": 0.05, "teacher": 0.05})),
+                     {"rewards": {"extras": dict(structure=0.05, confidence=0.05, teacher=0.05)}}),
     "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
 }  # fmt: skip
 read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES, models=STOCK_MODELS)

@@ -44,8 +44,7 @@ def reward_right(completion: Completion, example: Example) -> float:
 
 
 # %% [markdown]
-# The length band is flat in the middle and falls on both sides, clamped at 0. (A cosine without a
-# clamp climbs again past its period, and pays the longest trace of all like a short one.)
+# The length band is flat in the middle and falls on both sides, clamped at 0.
 
 
 # %%

@@ -66,7 +66,7 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 #
 # ![One example on its way](attachment:data/pipeline.svg)
 #
-# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and goes on for as long as it helps. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that teaches what careful examples leave to chance: to choose, of three values, the one just worked out.
+# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and goes on for as long as it helps. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that teaches, in two seeds of three, what careful examples leave to chance: to choose, of three values, the one just worked out.
 #
 # **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns, the *reference* a frozen copy that it is held near to. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
 #
@@ -83,6 +83,9 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 
 # %%
 # inline: essay/profiles
+
+# %%
+# inline: essay/recipes (recipes: distilled, distilled_control, trace_model, trace_model_control, judged, judged_control, preferred, preferred_control)
 
 # %% [markdown]
 # **The run that was asked for**, by the cell of parameters, the environment, or the hardware:
@@ -109,7 +112,7 @@ if profile.compilation_cache:
 # %% [markdown]
 # ## How your finetuning dataset is created
 #
-# One row of SFT, as the model sees it. The target ends with the tokenizer's EOS right behind `</answer>`, because that is where the judges' sampler stops.
+# One row of SFT, as the model sees it. It ends with the tokenizer's EOS, where the judges' sampler stops.
 
 # %%
 stock_folder = locate(run.model, profile.download_minutes)
@@ -128,7 +131,7 @@ INF_TEMPERATURE, INF_TOP_K, INF_TOP_P, SEED = 0, 1, None, 42
 # %% [markdown]
 # ### Add your dataset
 #
-# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices` and a letter as its answer; code has `tests`, asserts. What you upload on Kaggle lies under `/kaggle/input/`.
+# A row is a JSON object with `question`, `answer` and `checker` (number, choice, boolean, text, code or open), and for SFT a `trace`. A choice has `choices`, and a letter as its answer; code has `tests`. Uploads lie under `/kaggle/input/`.
 
 # %%
 MY_SFT_ROWS = [
@@ -163,6 +166,18 @@ display(Markdown(domain_rows(rows)))
 # %%
 # inline: essay/more_rewards (recipes: shaped)
 
+# %%
+# inline: essay/distilled (recipes: distilled, distilled_control)
+
+# %%
+# inline: essay/trace_model (recipes: trace_model, trace_model_control)
+
+# %%
+# inline: essay/judged (recipes: judged, judged_control)
+
+# %%
+# inline: essay/preferred (recipes: preferred, preferred_control)
+
 # %% [markdown]
 # ### Change the reward
 #
@@ -184,10 +199,10 @@ profile = run.profile
 # %% [markdown]
 # ### The model and its adapter
 #
-# Everything that can fail for a reason outside this notebook is tried before any training: the model's files and the rows above, the folder and the room on the disk here. LoRA's second factor starts at zero, so the policy begins as stock Gemma.
+# What can fail for a reason outside this notebook is tried before any training: files and rows above, folder and disk here. LoRA's second factor starts at zero, so the policy begins as stock Gemma.
 
 # %%
-require_parts(profile.rewards)
+require_chapters(run, tokenizer)
 folder = open_run_folder(run)
 deadline = session_deadline(run, folder, NOTEBOOK_START).before(profile.closing_seconds)
 CKPT_DIR = str(folder.checkpoints)
@@ -232,22 +247,24 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
+for name in profile.stages:  # of a recipe that has further ones
+    stages.append(MORE_STAGES[name](lora_policy, tokenizer, rows, session, grpo_deadline))
 stages.append(train_grpo(lora_policy, tokenizer, rows["grpo"], session, grpo_deadline))
 
 # %%
-plot_grpo(stages[1]["history"], folder.plots / "learning.png")
+plot_grpo(stages[-1]["history"], folder.plots / "learning.png")
 
 # %% [markdown]
 # **What gets better, and what does not.** How often a sampled completion is right, by kind of answer. At the start a choice of three is right in a third of the cases, yes or no in half: SFT has taught the words, and chance decides.
 
 # %%
-plot_kinds(stages[1]["history"], folder.plots / "kinds.png")
+plot_kinds(stages[-1]["history"], folder.plots / "kinds.png")
 
 # %% [markdown]
 # **One group, worked by hand**: the completions of one prompt from the first step, their rewards, mean and spread. The advantage is what the update multiplies each completion's log-probability with. They are compared with those that Tunix has used.
 
 # %%
-for group in read_groups(folder.groups)[:1]:
+for group in [g for g in read_groups(folder.groups) if any(g["advantages"])][:1]:
     group_rewards = np.array(group["rewards"])
     mean, spread = group_rewards.mean(), group_rewards.std(ddof=1)
     group_advantages = (group_rewards - mean) / (spread + 1e-6)
@@ -341,7 +358,7 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO teaches that in some hundred steps, and not which of two numbers is larger: yes/no stays a coin's throw. `logic` and `other` (words) end below the stock model.
+# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO teaches that in some hundred steps, if it does: over three seeds it adds 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735 (`scripts/ablate.py --rows best`). Which of two numbers is larger it does not teach: yes/no stays a coin's throw. `logic` and `other` (words) end below the stock model.
 #
 # **What it took.** Prompts drawn by what they can teach, and a low rank: a reward holds few bits, most of an update is noise, and every rank is room for it. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed.
 #
@@ -349,7 +366,7 @@ unrestricted_kaggle_model = publish(
 # |---|---|---|
 # | rank 16, 1e-3 | 0.753 → 0.745 | 0.782 → 0.842, 0.773 → 0.880, 0.760 → 0.767 |
 # | rank 16, 2e-3 | 0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
-# | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, and this run |
+# | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, the three above, and this run |
 #
 # **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
 #

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,10 +12,15 @@ from tunix.rl import rl_cluster
 from tunix.sft import sharding_utils as input_sharding
 
 from submission.bench.policy.losses import completion_log_probs
-from submission.bench.policy.model import DATA_AXES
+from submission.bench.policy.model import DATA_AXES, frozen_copy
 from submission.bench.policy.rollout import EngineConfig
 from submission.bench.policy.trimming import in_trimmed_parts
 from submission.bench.settings.config import Run
+
+# Whom the KL term holds the policy near to, by name: (policy, tokenizer, run, mesh) -> model.
+REFERENCES: dict[str, Callable[..., nnx.Module]] = {
+    "warm_start": lambda policy, *_: frozen_copy(policy)
+}
 
 
 def rollout_config(run: Run) -> EngineConfig:

@@ -41,6 +41,15 @@ def last_hidden_states(
     return nnx.pop(model, nnx.Intermediate)["all_hidden_states"].get_value()[-1]
 
 
+def states_of_tokens(model: nnx.Module, tokens_BT: jax.Array, pad_id: int) -> jax.Array:
+    """The model's hidden states_BTD of tokens between padding, each row by itself."""
+    tokens_BT = sharding_utils.shard(tokens_BT, (DATA_AXES, None))
+    is_token_BT = tokens_BT != pad_id
+    positions_BT = sft_utils.build_positions_from_mask(is_token_BT)
+    mask_BTT = sft_utils.make_causal_attn_mask(is_token_BT)
+    return last_hidden_states(model, tokens_BT, positions_BT, mask_BTT)
+
+
 def final_logits(model: nnx.Module, logits: jax.Array, temperature: float) -> jax.Array:
     """Logits of the model's embedder in float32, under Gemma 2's final soft cap, if it has one."""
     logits = logits.astype(jnp.float32)
@@ -208,14 +217,7 @@ def completion_scores(
 ) -> tuple[jax.Array, jax.Array | None]:
     """`token_log_probs` of completions_BC after prompts_BP, with its settings."""
     tokens_BT = jnp.concatenate([prompt_tokens, completion_tokens], axis=1)
-    tokens_BT = sharding_utils.shard(tokens_BT, (DATA_AXES, None))
-    is_token_BT = tokens_BT != pad_id
-    hidden_BTD = last_hidden_states(
-        model,
-        tokens_BT,
-        sft_utils.build_positions_from_mask(is_token_BT),
-        sft_utils.make_causal_attn_mask(is_token_BT),
-    )
+    hidden_BTD = states_of_tokens(model, tokens_BT, pad_id)
     before_BCD = hidden_BTD[:, prompt_tokens.shape[1] - 1 : -1]
     counts_BC = completion_tokens != pad_id
     return token_log_probs(model, before_BCD, completion_tokens, counts_BC, **settings)

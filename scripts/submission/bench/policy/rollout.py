@@ -58,6 +58,18 @@ class EngineConfig(base_rollout.RolloutConfig):
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time, in log-probs
 
 
+def left_padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
+    """Rows of ids in an array, each at its right end; of a longer one the last ones.
+
+    >>> left_padded([[5], [6, 7, 8]], 2, pad_id=0).tolist()
+    [[0, 5], [7, 8]]
+    """
+    padded_BL = np.full((len(rows), length), pad_id, np.int32)
+    for i, row in enumerate(rows):
+        padded_BL[i, max(0, length - len(row)) :] = row[-length:]
+    return padded_BL
+
+
 def group_size(prompts: Sequence[str]) -> int:
     """The largest size of equal groups of the same prompt, beside each other.
 
@@ -129,12 +141,6 @@ class PolicyRollout(base_rollout.BaseRollout):
             )
         return rows
 
-    def _padded(self, rows: Sequence[Sequence[int]], length: int) -> np.ndarray:
-        tokens_BL = np.full((len(rows), length), self.pad_id(), np.int32)
-        for i, row in enumerate(rows):
-            tokens_BL[i, length - len(row) :] = row
-        return tokens_BL
-
     def generate(
         self, prompts: list[str], rollout_config: EngineConfig, **kwargs: Any
     ) -> base_rollout.RolloutOutput:
@@ -149,7 +155,8 @@ class PolicyRollout(base_rollout.BaseRollout):
         stopped = [len(row) > 0 and row[-1] in eos_ids for row in tokens]
         spoken = [row[:-1] if end else row for row, end in zip(tokens, stopped, strict=True)]
         text = [self._tokenizer.decode(row.tolist()) for row in spoken]
-        padded_BP = self._padded(rows, settings.max_prompt_length).repeat(generations, axis=0)
+        padded_BP = left_padded(rows, settings.max_prompt_length, self.pad_id())
+        padded_BP = padded_BP.repeat(generations, axis=0)
         return base_rollout.RolloutOutput(
             text=[mark_cut(t, end) for t, end in zip(text, stopped, strict=True)],
             logits=None,
@@ -174,7 +181,7 @@ class PolicyRollout(base_rollout.BaseRollout):
         step = settings.prompt_step
         length = min(-(-max(map(len, rows)) // step) * step, settings.max_prompt_length)
         missing = -len(rows) % shards  # each shard has as many prompts as every other
-        prompts_PL = self._padded([*rows, *[rows[-1]] * missing], length)
+        prompts_PL = left_padded([*rows, *[rows[-1]] * missing], length, self.pad_id())
         is_real_P = np.arange(len(prompts_PL)) < len(rows)
         on_shards = functools.partial(jax.device_put, device=decoder.by_row)
         sequences = decoder.prefill(

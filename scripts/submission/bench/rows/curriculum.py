@@ -112,6 +112,13 @@ class PromptSampler:
         for cell, taken, success in found:
             cell.taken, cell.success = taken, success
 
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the sampler of an earlier run was, so that the rows are fresh."""
+        try:
+            self.restore(state)
+        except KeyError as error:
+            print(f"The earlier run had other rows ({error}): these are drawn from the beginning.")
+
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""
         state = self.cells[cell]

@@ -17,9 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from submission.bench.answers.scoring import require_parts
+from submission.bench.policy.cluster import REFERENCES
 from submission.bench.policy.updates import make_schedule, use_adapter_only_step
 from submission.bench.run.budget import Deadline, Pace, StopRequest
 from submission.bench.run.checkpoints import (
@@ -33,9 +36,29 @@ from submission.bench.run.checkpoints import (
 )
 from submission.bench.run.metrics import SilentBar, StepLog, all_finite, read_lines
 from submission.bench.run.run_folder import RunFolder, read_json
-from submission.bench.settings.config import Run
+from submission.bench.settings.config import Run, pick
 
+# Stages between SFT and GRPO, by name: (policy, tokenizer, rows, session, deadline) -> report.
+MORE_STAGES: dict[str, Callable[..., dict[str, Any]]] = {}
+# What a part, stage or reference needs before anything is trained: (run, tokenizer) -> None.
+REQUIREMENTS: dict[str, Callable[[Run, Any], None]] = {}
 FIRST_STEP = 4.0  # times the first step of SFT, which compiles one program: that of GRPO has more
+
+
+def require_chapters(run: Run, tokenizer: Any) -> None:
+    """Is all here that the recipe needs?
+
+    Raises:
+      ValueError: a reward part, a stage or a reference is not, or a helper does not fit the policy.
+    """
+    require_parts(run.profile.rewards)
+    where = " A recipe's own notebook has its stages: build_notebook.py --recipe NAME -o FILE."
+    for name in run.profile.stages:
+        pick("stage", name, MORE_STAGES, where)
+    pick("reference", run.profile.grpo.reference, REFERENCES, where)
+    used = {*run.profile.rewards.extras, *run.profile.stages, run.profile.grpo.reference}
+    for name in used & REQUIREMENTS.keys():
+        REQUIREMENTS[name](run, tokenizer)
 
 
 def finished_stage(folder: RunFolder, name: str) -> dict[str, Any] | None:
@@ -51,7 +74,7 @@ def finished_stage(folder: RunFolder, name: str) -> dict[str, Any] | None:
 def no_stage(name: str) -> dict[str, Any]:
     """The report of a stage that a recipe leaves out."""
     nothing = {"steps": 0, "planned": 0, "seconds": 0.0, "tokens": 0, "skipped": 0}
-    return {"name": name, **nothing, "history": []}
+    return {"name": name, **nothing, "better_save": None, "history": []}
 
 
 @dataclasses.dataclass
@@ -129,9 +152,12 @@ class Stage:
 
     def attach(self, trainer: Any, remat: bool) -> None:
         """Takes a trainer over, and puts it where a killed run had saved, if there was one."""
+        began_as = jax.tree.map(lambda x: x, nnx.state(trainer.model, nnx.LoRAParam))
         facts = restore_newest(
             self.saves, trainer.model, trainer.optimizer, self.session.folder.fingerprint
         )
+        if facts and not facts["step"]:  # what SFT left; a stage after it may have gone on
+            nnx.update(trainer.model, began_as)
         self.start = start = facts["step"] // self.updates_per_step if facts else 0
         if start:
             self.restored, self.returns = facts["state"], list(facts["returns"])
@@ -186,9 +212,10 @@ class Stage:
 
     def _report(self, loss: Any, aux: Any, grad_norm: Any) -> None:
         names = {"kl": "kl", "entropy": "entropy", "pass_tokens": "tokens"}
+        names["preferred"] = "rewards/accuracy"
         if not getattr(self.settings, "beta", 0.0):
             del names["kl"]  # without the term it is not computed
-        beside = {name: aux[of] for name, of in names.items() if aux}
+        beside = {name: aux[of] for name, of in names.items() if aux and of in aux}
         self.record(loss=loss, grad_norm=grad_norm, **beside)
 
     def steps(self) -> Iterator[int]:

@@ -162,6 +162,11 @@ class Grpo:
     top_p: float = 1.0
     micro_prompts: int = 0  # groups per forward and backward pass; 0: as many as memory allows
     curriculum: Curriculum = Curriculum()
+    reference: str = "warm_start"  # whom the KL term holds the policy near to
+    # By Tunix's names: how advantages, the KL divergence and the mean over tokens are computed.
+    estimator: str = "grpo"
+    kl_loss: str = "low_var_kl"
+    aggregation: str = "sequence-mean-token-mean"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +258,8 @@ class Profile:
     host_gib: float = 0.0  # memory of the host that must be free; 0: it is not looked at
     sft_fallback: tuple[Source, ...] = ()  # read as well if those of `sft_sources` are all down
     warm_start: str = "warm_start_grpo"  # the key of `sft_sources` that the recipe has chosen
+    stages: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # between SFT and GRPO
+    helper: Any = None  # a second model, which teaches or judges
     mixture: MixtureShares = MixtureShares()
     minimum_prompts: float = 0.05  # of the rows of a source without traces that must fit
     preparation_minutes: float = 20.0  # for reading all rows; then it goes on with what it has
@@ -272,31 +279,37 @@ class Profile:
     compilation_cache: str = ""  # folder of JAX's persistent cache; empty: none
 
 
+def changed(whole: Any, changes: Mapping[str, Any]) -> Any:
+    """A dataclass with other values; a mapping changes a part of it, in the same way.
+
+    >>> changed(Lengths(prompt=4, completion=8), {"prompt": 6})
+    Lengths(prompt=6, completion=8)
+    """
+    values = {
+        name: changed(getattr(whole, name), value)
+        if dataclasses.is_dataclass(getattr(whole, name)) and isinstance(value, Mapping)
+        else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(whole, **values)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is taught: which rows SFT reads, and what differs from the profile."""
+    """What is taught: how it differs from the profile, and from some profiles by their name."""
 
     about: str
-    sft: str = "warm_start_grpo"  # a key of Profile.sft_sources
-    curriculum: Curriculum | None = None
-    rewards: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_profile: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     continues: float = 0.0  # not 0: it goes on from an earlier run, at so much of its rate
 
     def applied(self, profile: Profile) -> Profile:
         """The profile as this recipe changes it."""
-        grpo = profile.grpo
-        if self.curriculum is not None:
-            grpo = dataclasses.replace(grpo, curriculum=self.curriculum)
-        rewards = dataclasses.replace(profile.rewards, **self.rewards)
-        sft = profile.sft
-        if self.continues:
-            sft = dataclasses.replace(sft, steps=0)
-            rate = self.continues * grpo.optimizer.peak_rate
-            optimizer = dataclasses.replace(grpo.optimizer, peak_rate=rate)
-            grpo = dataclasses.replace(grpo, optimizer=optimizer)
-        return dataclasses.replace(
-            profile, sft=sft, grpo=grpo, rewards=rewards, warm_start=self.sft
-        )
+        profile = changed(changed(profile, self.changes), self.in_profile.get(profile.name, {}))
+        if not self.continues:
+            return profile
+        rate = self.continues * profile.grpo.optimizer.peak_rate
+        return changed(profile, {"sft": {"steps": 0}, "grpo": {"optimizer": {"peak_rate": rate}}})
 
 
 # A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
@@ -378,7 +391,8 @@ def run_asked_for(
         profile = dataclasses.replace(profile, model=pick("model", model, models, PARAMETERS))
     name = environment.get("RECIPE") or "warm_start_grpo"
     recipe = pick("recipe", name, recipes, PARAMETERS)
-    if recipe.sft not in profile.sft_sources:
+    profile = recipe.applied(profile)
+    if profile.warm_start not in profile.sft_sources:
         raise ValueError(
             f"Recipe {name!r} has no rows in profile {profile.name!r}. "
             f"SFT rows there: {', '.join(profile.sft_sources)}.{PARAMETERS}"
@@ -401,7 +415,7 @@ def run_asked_for(
             f"RECIPE={name!r}, START_FROM={start_from!r}.{PARAMETERS}"
         )
     return Run(
-        profile=recipe.applied(profile),
+        profile=profile,
         recipe=name,
         seed=seed,
         minutes=number(environment, "MINUTES", float),

@@ -89,7 +89,9 @@ def plot_sft(lines: Lines, path: pathlib.Path) -> None:
 
 
 def plot_grpo(lines: Lines, path: pathlib.Path) -> None:
-    """The learning curves of GRPO."""
+    """The learning curves of GRPO; nothing where a recipe has none."""
+    if not lines:
+        return
     figure, axes = plt.subplots(3, 2, figsize=(10, 8), layout="constrained")
     parts = {"in_format": "format", "right": "right answer", "length": "length", "open": "open"}
     draw_stack(axes[0, 0], lines, {f"from_{name}": label for name, label in parts.items()})
@@ -114,7 +116,9 @@ def plot_grpo(lines: Lines, path: pathlib.Path) -> None:
 
 
 def plot_kinds(lines: Lines, path: pathlib.Path) -> None:
-    """How often a sampled completion was right, by kind of answer and step."""
+    """How often a sampled completion was right, by kind of answer and step; nothing without any."""
+    if not lines:
+        return
     start = "right_"
     kinds = sorted({name for line in lines for name in line if name.startswith(start)})
     figure, axis = plt.subplots(figsize=(10, 2.2), layout="constrained")

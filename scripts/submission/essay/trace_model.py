@@ -1,0 +1,133 @@
+# %% [markdown]
+# ### A model of the trace
+#
+# The policy writes completions of the rows of SFT, and the checker says which are right. From its
+# own hidden states, frozen after SFT, a line is fitted that tells the two apart: the state at the
+# last token, and the mean over all. In GRPO its probability is the reward, and no gold answer is
+# read any more. How well it tells right from wrong on prompts that it was not fitted to is its
+# AUC: 1 is perfect, ½ a coin.
+
+# %%
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# %% tags=["modules-only"]
+from submission.bench.answers.prompts import Completion, Example, parse, render_prompt
+from submission.bench.answers.scoring import EXTRA_PARTS, Context, Tally, check_all
+from submission.bench.policy.losses import states_of_tokens
+from submission.bench.policy.model import frozen_copy
+from submission.bench.policy.rollout import left_padded
+from submission.bench.rows.data import Mixture
+from submission.bench.run.budget import Deadline
+from submission.bench.run.samples import own_samples
+from submission.bench.run.stages import MORE_STAGES, Session, finished_stage, no_stage
+from submission.bench.run.statistics import Line, area_under_curve, fit_line, sigmoid
+from submission.essay.rewards import reward_right
+
+
+# %%
+@functools.partial(jax.jit, static_argnames="pad_id")
+def trace_features(
+    graph: nnx.GraphDef, state: nnx.State, tokens_BT: jax.Array, pad_id: int
+) -> jax.Array:
+    """The hidden state at the last token, and the mean over all: float32 [B, 2 D]."""
+    hidden_BTD = states_of_tokens(nnx.merge(graph, state), tokens_BT, pad_id).astype(jnp.float32)
+    counts_BT1 = (tokens_BT != pad_id)[..., None]
+    mean_BD = (hidden_BTD * counts_BT1).sum(1) / counts_BT1.sum(1)
+    return jnp.concatenate([hidden_BTD[:, -1], mean_BD], axis=1)
+
+
+class TraceScorer:
+    """What the policy after SFT thinks of completions, through a fitted line."""
+
+    rows = 64  # at a time
+
+    def begin(self, policy: nnx.Module, tokenizer: Any, session: Session) -> None:
+        """Freezes the policy as it is."""
+        self.graph, self.state = nnx.split(frozen_copy(policy))
+        self.tokenizer, self.mesh = tokenizer, session.mesh
+        self.length, self.line = session.run.cache_length + 1, None
+
+    def features(self, questions: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        """Features_BF of completions, each after its question and with an EOS."""
+        tokenizer, pad_id = self.tokenizer, self.tokenizer.pad_id()
+        said = [render_prompt(q) + text for q, text in zip(questions, texts, strict=True)]
+        ids = [[tokenizer.bos_id(), *tokenizer.encode(x), tokenizer.eos_id()] for x in said]
+        tokens_BT = left_padded(ids + ids[:1] * (-len(ids) % self.rows), self.length, pad_id)
+        with self.mesh:
+            found = [
+                np.asarray(trace_features(self.graph, self.state, jnp.array(part), pad_id))
+                for part in np.split(tokens_BT, len(tokens_BT) // self.rows)
+            ]
+        return np.concatenate(found)[: len(texts)]
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        examples: Sequence[Example],
+        parts: Mapping[str, Sequence[float]],
+        context: Context,
+    ) -> list[float]:
+        """The probability that each is right, by the line; 0 out of format.
+
+        Raises:
+          ValueError: nothing has been fitted yet.
+        """
+        if self.line is None:
+            raise ValueError("The model of the trace is not trained: its stage comes before GRPO.")
+        features_BF = self.features([e.question for e in examples], [c.text for c in completions])
+        values = sigmoid(self.line.log_odds(features_BF))
+        return [float(v) * c.in_format for v, c in zip(values, completions, strict=True)]
+
+
+trace_scorer = EXTRA_PARTS["trace_model"] = TraceScorer()
+
+
+# %%
+def train_trace_model(
+    policy: nnx.Module,
+    tokenizer: Any,
+    rows: Mapping[str, Mixture],
+    session: Session,
+    deadline: Deadline,
+) -> dict[str, Any]:
+    """Samples, labels, fits; returns how good it is on prompts kept apart."""
+    settings, start = session.run.profile.stages["trace_model"], time.monotonic()
+    trace_scorer.begin(policy, tokenizer, session)
+    if (report := finished_stage(session.folder, "trace_model")) is not None:
+        trace_scorer.line = Line(*report["line"])
+        return report
+    rng = np.random.default_rng(session.run.seed)
+    examples = list({e.question: e for e in rows["sft"].examples}.values())  # each question once
+    chosen = [examples[i] for i in rng.permutation(len(examples))[: settings.prompts]]
+    groups = list(own_samples(policy, tokenizer, session, chosen, settings.generations))
+    samples = [sample for group in groups for sample in group]
+    completions = [parse(sample.text) for sample in samples]
+    right_N = np.array(
+        check_all(completions, [s.example for s in samples], reward_right, Tally(0.02))
+    )
+    if right_N.min() == right_N.max():
+        raise ValueError("All samples are right or all are wrong: there is nothing to tell apart.")
+    questions, texts = [s.example.question for s in samples], [s.text for s in samples]
+    features_NF = trace_scorer.features(questions, texts)
+    labels_N = rng.permutation(right_N) if settings.shuffled else right_N
+    first = round(settings.apart * len(groups)) * settings.generations  # these are kept apart
+    line = fit_line(features_NF[first:], labels_N[first:], settings.penalty)
+    auc = area_under_curve(line.log_odds(features_NF[:first]), right_N[:first])
+    print(f"trace_model: AUC {auc:.3f} on {first} samples kept apart, {right_N.mean():.2f} right")
+    trace_scorer.line = line
+    report = {**no_stage("trace_model"), "auc": round(auc, 4), "line": list(line),
+              "tokens": sum(len(s.tokens) for s in samples),
+              "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
+    session.folder.finish_stage(report)
+    return report
+
+
+MORE_STAGES["trace_model"] = train_trace_model
