@@ -180,7 +180,7 @@ WARM_STARTS = {
         traces=profiles.CAREFUL.select,
     ),
     "best": WarmStart(
-        "sft_only_best", "warm start only, those traces, 600 updates, rank 4",
+        "sft_only_best", "warm start only, those, 600 updates, rank 4",
         against="sft_only_careful", traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
         adapter=profiles.TINY.adapter,
     ),
@@ -212,7 +212,7 @@ ROWS = {
     ),
     "careful": Row("a warm start on the most careful traces only", warm_start="careful"),
     "best": Row(
-        "from those 600 updates, GRPO as the profile has it: 300 steps, by learnability",
+        "on 600 updates, GRPO as the profile has it",
         change=as_in_profile(), warm_start="best", against="sft_only_best",
     ),
     "best_uniform": Row(
@@ -473,12 +473,10 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         "# What each choice is worth",
         "",
         f"By `{command}`, {datetime.date.today()}: the tiny model, 600 held-out rows, greedy. "
-        f"{GRPO_STEPS} steps of GRPO at rank {ADAPTER.rank} on {SFT_STEPS} of SFT, measured "
-        "before the last changes of the profile; the lines on 600 updates are as the profile is. "
-        "Means over seeds; ± is half of a 95 % interval over them (Student's t). The difference "
-        "is to *all of it*, seed by seed; of what is trained without master weights, to *all of "
-        "it, in bfloat16*; of the lines on 600 updates, to those. The guards against a collapse "
-        "are off.",
+        f"{GRPO_STEPS} steps of GRPO at rank {ADAPTER.rank} on {SFT_STEPS} of SFT, of an earlier "
+        "version; lines on 600 updates are as the profile is. ± is half a 95 % interval over seeds "
+        "(Student's t). Differences, seed by seed, are to *all of it*; without master weights, to "
+        "*all of it, in bfloat16*; on 600 updates, to those. No guards against a collapse.",
         "",
         "| | seeds | accuracy | difference | format | ended by itself | tokens |",
         "|---|---|---|---|---|---|---|",

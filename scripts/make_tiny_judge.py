@@ -20,6 +20,7 @@ import numpy as np
 from after import trained
 from tunix.sft import peft_trainer
 
+import tasks
 from submission.bench.answers import prompts, scoring
 from submission.bench.policy import losses, model, updates
 from submission.bench.rows import data, packing, prepared
@@ -47,6 +48,13 @@ def sampled(policy: Any, tokenizer: Any, session: Any, examples: Any, each: int)
         right = scoring.check_all(said, rows, rewards.reward_right, scoring.Tally(0.02))
         found += [Verdict(*each) for each in zip(said, rows, map(bool, right), strict=True)]
     return [verdict for verdict in found if verdict.completion.in_format]
+
+
+def slips(rng: random.Random) -> Iterator[Verdict]:
+    """Careful traces of unseen problems: whole, and with a digit changed."""
+    new = itertools.islice(tasks.problems(3, "grpo"), 400)
+    rows = (tasks.row(problem, "steps", "sft") for problem in new)
+    yield from made([prompts.example_from_mapping(row, "a row") for row in rows], rng)
 
 
 def made(examples: Sequence[prompts.Example], rng: random.Random) -> Iterator[Verdict]:
@@ -107,7 +115,7 @@ def main() -> None:
     run = profiles.read_run({"PROFILE": "tiny"}, "cpu")
     helper = recipes.JUDGES["tiny"]["helper"]
     ((line, _),) = helper.rubrics.of("")
-    start = config.changed(run.profile, recipes.SHORT_START)
+    start = config.changed(run.profile, recipes.SHORT)
     folder = model.locate(run.model, 1)
     tokenizer, mesh = model.load_tokenizer(folder), model.make_mesh()
 
@@ -129,6 +137,7 @@ def main() -> None:
         tests = {
             "after SFT": sampled(policy, tokenizer, session, unseen, 2),
             "after GRPO": sampled(teacher, tokenizer, session, unseen, 2),
+            "with one digit changed, beside whole ones": list(slips(random.Random(1))),
         }
         opened.release()
     seen += made(rows["sft"].examples, random.Random(0))

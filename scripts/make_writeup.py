@@ -89,19 +89,19 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
 LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`. GRPO then rewards
 answers that exact checkers find right, and nothing that is out of format. On the tiny model that
-teaches it to choose among given values, where careful traces alone leave it to chance. One notebook
-does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
-minutes: every score below is from there, and can be checked by anyone.
+teaches it, in two seeds of three, to choose among given values, where careful traces alone leave it
+to chance. One notebook does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook
+runs on a CPU in minutes: every score below is from there.
 
 ## How the nine hours are spent
 
 ![](plan.png)
 
-{hours}. Least times are figures of the TPU's compiler, which was asked for the real programs
+{hours}. Least times are figures of the TPU's compiler, which was asked for the programs
 (`scripts/preflight.py`). What share of that speed is reached, and all else, is assumed from what
 others published (`scripts/tpu/assumptions.py`): {plan["sft_tokens"] / 1e6:.0f} million tokens of
 SFT, then likely {plan["grpo_steps"]:,} updates with {plan["completions"]:,} completions, cautiously
-{cautious["completions"]:,}. No TPU was at hand; nothing here was timed on one.
+{cautious["completions"]:,}. Nothing here was timed on a TPU.
 
 ## The prompt
 
@@ -109,8 +109,7 @@ SFT, then likely {plan["grpo_steps"]:,} updates with {plan["completions"]:,} com
 {prompts.PROMPT_TEMPLATE.rstrip()}
 ```
 
-No system text and no description of the tags: what is learned from plain questions holds for any
-question. The completion ends with the tokenizer's EOS right after `</answer>`, where the judges'
+No system text, no description of the tags. The completion ends with the tokenizer's EOS right after `</answer>`, where the judges'
 sampler stops.
 
 ## Data
@@ -127,7 +126,7 @@ the answer is right {run.profile.rewards.right:g} more, and then up to
 {run.profile.rewards.length:g} for a trace of ordinary length. Numbers are compared as fractions,
 formulas by math-verify in a child process, code by its values in a sandbox. Answers without a gold
 one earn up to {run.profile.rewards.open:g} by a score of named parts, which is a floor under
-quality and no measure of it. 426 attacks on these rewards earn no more than an honest try.
+quality. 426 attacks on these rewards earn no more than an honest try.
 
 ## Settings
 

@@ -1,6 +1,7 @@
 """The stages of further recipes, each by itself."""
 
 import dataclasses
+import itertools
 import pathlib
 
 import jax
@@ -13,15 +14,16 @@ from flax import nnx
 from tunix.rl import common
 from tunix.sft.dpo import dpo_trainer
 
+import tasks
 from conftest import moved, session_of, short_run
 from submission.bench.answers import prompts
 from submission.bench.run import checkpoints, helpers, samples, stages, statistics
 from submission.bench.settings import config
-from submission.bench.settings.stages import Helper, Pairs, TraceModel
+from submission.bench.settings.stages import Helper, Rubrics, TraceModel
 from submission.essay import (
     distilled,
     grpo,
-    judged,  # noqa: F401
+    judged,
     more_rewards,  # noqa: F401
     preferred,
     profiles,
@@ -239,7 +241,11 @@ def test_the_loss_of_pairs_is_that_of_the_paper(make_policy, tokenizer, mesh):
 def test_grpo_begins_where_the_pairs_ended_after_a_restart_too(
     make_policy, tokenizer, rows, mesh, tmp_path
 ):
-    settings = {"pairs": Pairs(prompts=64, generations=8, steps=3, pairs=8, save_every=3)}
+    settings = {
+        "pairs": dataclasses.replace(
+            recipes.BY_PAIRS["tiny"], prompts=64, steps=3, pairs=8, save_every=3
+        )
+    }
     run = recipe_run(tmp_path / "run", "preferred", stages=settings)
     started = []
 
@@ -270,3 +276,83 @@ def test_grpo_begins_where_the_pairs_ended_after_a_restart_too(
     _, restored = through(again)
     np.testing.assert_array_equal(restored, after)
     np.testing.assert_array_equal(started[1], after)
+
+
+# --- The judge ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judge(tokenizer, mesh):
+    run = recipe_run("unused", "judged")
+    return judged.Judge(
+        helpers.load_helper(run, mesh), tokenizer, mesh, run.profile.helper.rubrics, length=192
+    )
+
+
+ADDED = prompts.Example("What is 58 + 29?", "87", "number")
+
+
+def judge_says(judge, *traces_and_answers, row=ADDED):
+    texts = [f"<reasoning>{t}</reasoning><answer>{a}</answer>" for t, a in traces_and_answers]
+    return judge([prompts.parse(text) for text in texts], [row] * len(texts), {}, None)
+
+
+def test_the_judge_tells_sound_traces_from_wrong_guesses_that_it_has_not_seen(judge):
+    """Problems as the rows of GRPO have them. (A slip of one digit it does not see.)"""
+    new = (p for p in tasks.problems(5, "grpo") if p.checker == "number")
+    said, rows, labels = [], [], []
+    for problem in itertools.islice(new, 60):
+        wrong = str(int(problem.answer) + 10)
+        guess = problem.traces["guess"].replace(problem.answer, wrong)
+        for trace, answer in ((problem.traces["steps"], problem.answer), (guess, wrong)):
+            said.append(f"<reasoning>{trace}</reasoning><answer>{answer}</answer>")
+            rows.append(prompts.Example(problem.question, problem.answer, "number"))
+            labels.append(answer == problem.answer)
+    scores = judge([prompts.parse(text) for text in said], rows, {}, None)
+    assert statistics.area_under_curve(np.array(scores), np.array(labels)) > 0.8
+
+
+def test_what_is_out_of_format_is_not_judged(judge):
+    assert judge([prompts.parse("87")], [ADDED], {}, None) == [0.0]
+
+
+def test_lines_of_a_rubric_count_by_their_weights(judge, monkeypatch):
+    rubrics = Rubrics({"": (("Right?", 3.0), ("Short?", 1.0), ("Left out", 0.0))})
+    monkeypatch.setattr(judge, "rubrics", rubrics)
+    asked = []
+
+    def scores(texts, rows):
+        asked.extend(texts)
+        return np.array([1.0, 0.2])
+
+    monkeypatch.setattr(judge, "scores", scores)
+    assert judge_says(judge, ("so", "87")) == pytest.approx([0.8])
+    assert ["Right?" in text for text in asked] == [True, False]
+
+
+def test_a_judge_of_open_rows_is_not_asked_about_others(judge, monkeypatch):
+    monkeypatch.setattr(judge, "rubrics", Rubrics({"": (("Right?", 1.0),)}, only_open=True))
+    story = prompts.Example("Tell a story.", "", "open", domain="creative")
+    assert judge_says(judge, ("so", "87")) == [0.0]
+    assert judge_says(judge, ("so", "87"), row=story)[0] > 0
+
+
+def test_a_text_that_the_judge_cannot_read_whole_is_not_judged(judge):
+    with pytest.raises(ValueError, match="over 192"):
+        judge_says(judge, ("7 " * 200, "87"))
+
+
+@pytest.mark.parametrize(
+    "lines", [{}, {"": ()}, {"": (("Right?", 0.0),)}, {"": (("a", 1.0), ("b", -1.0))},
+              {"": (("Right?", 1.0),), "creative": ()}],
+)  # fmt: skip
+def test_a_rubric_without_weights_is_refused(lines):
+    with pytest.raises(ValueError, match="has the weights"):
+        Rubrics(lines)
+
+
+def test_a_judge_without_rubrics_is_refused(tokenizer):
+    run = recipe_run("unused", "judged")
+    run = config.changed(run, {"profile": {"helper": {"rubrics": None}}})
+    with pytest.raises(ValueError, match="a judge without `rubrics`"):
+        stages.require_chapters(run, tokenizer)

@@ -89,6 +89,7 @@ class Judge:
             (i, weight, judge_prompt(completions[i], examples[i], line))
             for i in range(len(completions))
             if completions[i].in_format
+            and not (self.rubrics.only_open and examples[i].checker != "open")
             for line, weight in self.rubrics.of(examples[i].domain)
         ]
         sums, weights = np.zeros(len(completions)), np.zeros(len(completions))

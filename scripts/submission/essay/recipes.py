@@ -3,16 +3,27 @@
 #
 # Each has a chapter of its own below, and a control that must gain nothing.
 
+# %%
+import dataclasses
+
 # %% tags=["modules-only"]
-from submission.bench.settings.config import Adapter, Curriculum, Recipe, Source, StockModel
+from submission.bench.settings.config import (
+    Adapter,
+    Curriculum,
+    Optimizer,
+    Recipe,
+    Source,
+    StockModel,
+)
 from submission.bench.settings.stages import Helper, Pairs, Rubrics, TraceModel
 from submission.essay.profiles import BUNDLED, RECIPES, STOCK_MODELS, TINY
 
 # %%
 STYLES = Source("bundled", BUNDLED, ("tasks/sft/",))  # careful, short and guessed traces, mixed
-SHORT_START = {  # leaves room: the strongest warm start alone is the row to compare with
+SHORT = {  # leaves room: the strongest warm start alone is the row to compare with
     "sft": {"steps": 150, "save_every": 150},
     "sft_sources": {"warm_start_grpo": (STYLES,)},
+    "grpo": {"steps": 40, "save_every": 40},
 }
 LARGER = StockModel(
     "gemma3_4b_it", "gemma3", "gemma3-4b-it", handle="google/gemma-3/flax/gemma3-4b-it/1"
@@ -22,8 +33,8 @@ BY_TEACHER = {"reference": "helper", "estimator": "none", "kl_loss": "mse_kl", "
               "aggregation": "token-mean", "temperature": 1.0, "curriculum": UNIFORM}  # fmt: skip
 FAR = {"kl": (1e9, 1e9)}  # from the teacher it is far at first
 TEACHERS = {
-    "tiny": {"helper": Helper(STOCK_MODELS["gemma3_tiny_it"], TINY.adapter, "data/teacher"),
-             "grpo": {"steps": 40, "save_every": 40}, **SHORT_START},
+    "tiny": SHORT | {
+        "helper": Helper(STOCK_MODELS["gemma3_tiny_it"], TINY.adapter, "data/teacher")},
     "kaggle": {"helper": Helper(LARGER)},
 }  # fmt: skip
 NO_GOLD = {"in_format": 0.1, "right": 0.0, "length": 0.0, "open": 0.0}
@@ -35,18 +46,22 @@ RUBRICS = Rubrics({
     "summarization": (
         ("Does it say what matters in the text, and nothing else?", 0.7),
         ("Is it shorter than the text?", 0.3)),
-})  # fmt: skip
+}, only_open=True)  # fmt: skip
 JUDGES = {
-    "tiny": {
+    "tiny": SHORT | {
         "helper": Helper(STOCK_MODELS["gemma3_tiny_it"], Adapter(rank=8, alpha=16.0), "data/judge",
-                         Rubrics({"": (("Right?", 1.0),)})),
-        "grpo": {"steps": 40, "save_every": 40}, **SHORT_START,
-    },
-    "kaggle": {"helper": Helper(LARGER, rubrics=RUBRICS)},
+                         Rubrics({"": (("Right?", 1.0),)}))},
+    "kaggle": {  # the judge reads what nothing exact can check
+        "helper": Helper(LARGER, rubrics=RUBRICS), "rewards": {"right": 0.8, "length": 0.1},
+        "grpo": {"curriculum": Curriculum()}},
 }  # fmt: skip
 MODELLED = {
     "grpo": {"curriculum": UNIFORM},
     "rewards": {**NO_GOLD, "extras": {"trace_model": 0.9}},
+}
+BY_PAIRS = {
+    "tiny": Pairs(prompts=512, steps=60, pairs=32, save_every=30, optimizer=Optimizer(5e-4)),
+    "kaggle": Pairs(prompts=2048, steps=120, pairs=32, save_every=30, optimizer=Optimizer(1e-5)),
 }
 RECIPES.update({
     "distilled": Recipe(
@@ -58,11 +73,11 @@ RECIPES.update({
     "trace_model": Recipe(
         "a reward model of the trace, trained on the policy's own samples",
         {"stages": {"trace_model": TraceModel()}, **MODELLED},
-        {"tiny": SHORT_START | {"grpo": {"steps": 40, "save_every": 40}}}),
+        {"tiny": SHORT}),
     "trace_model_control": Recipe(
         "the same, trained on shuffled labels",
         {"stages": {"trace_model": TraceModel(shuffled=True)}, **MODELLED},
-        {"tiny": SHORT_START | {"grpo": {"steps": 40, "save_every": 40}}}),
+        {"tiny": SHORT}),
     "judged": Recipe(
         "a larger Gemma reads what was written and says whether it holds",
         {"grpo": {"curriculum": UNIFORM}, "rewards": {**NO_GOLD, "extras": {"judge": 0.9}}}, JUDGES),
@@ -71,10 +86,10 @@ RECIPES.update({
         {"grpo": {"curriculum": UNIFORM}, "rewards": {**NO_GOLD, "extras": {"coin": 0.9}}}, JUDGES),
     "preferred": Recipe(
         "pairs of the policy's own completions (SimPO), then GRPO",
-        {"stages": {"pairs": Pairs()}}),
+        {"stages": {"pairs": BY_PAIRS["tiny"]}}, {"kaggle": {"stages": {"pairs": BY_PAIRS["kaggle"]}}}),
     "preferred_control": Recipe(
         "the same, the pairs swapped at random",
-        {"stages": {"pairs": Pairs(shuffled=True)}}),
+        {"stages": {"pairs": dataclasses.replace(BY_PAIRS["tiny"], shuffled=True)}}),
 })  # fmt: skip
 CHOSEN_WHEN = {  # to choose which
     "distilled": "a larger model of the same family is at hand, and no answers are.",

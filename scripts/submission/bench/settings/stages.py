@@ -15,6 +15,7 @@ class Rubrics:
     """
 
     lines: Mapping[str, tuple[tuple[str, float], ...]]  # under "", for all other domains
+    only_open: bool = False  # on rows that a checker decides, the judge is not asked
     line_tokens: int = 64  # of a line and what stands around it, at most
     rows: int = 64  # prompts at a time
 
@@ -57,12 +58,12 @@ class TraceModel:
 class Pairs:
     """SimPO on the policy's own completions."""
 
-    prompts: int = 512  # that completions are sampled of
+    prompts: int  # that completions are sampled of
+    steps: int  # updates
+    pairs: int  # of an update
+    save_every: int
+    optimizer: Optimizer
     generations: int = 8
-    steps: int = 60  # updates
-    pairs: int = 32  # of an update
     beta: float = 2.0  # of the mean log-probability
     margin: float = 0.5  # by which the better one should lie above the other, times beta
-    optimizer: Optimizer = dataclasses.field(default_factory=lambda: Optimizer(peak_rate=5e-4))
-    save_every: int = 30
     shuffled: bool = False  # the control: which of a pair is the better one, at random
