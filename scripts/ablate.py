@@ -32,7 +32,7 @@ import numpy as np
 from after import trained
 from flax import nnx
 
-from submission.bench.policy import model, rollout, updates
+from submission.bench.policy import cluster, model, rollout, updates
 from submission.bench.rows import prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
 from submission.bench.settings import config
@@ -91,11 +91,11 @@ def stock_kl() -> Any:
 def stock_reference() -> Any:
     """The reference is the model before the warm start: its adapter does nothing."""
 
-    def stock(policy: nnx.Module) -> nnx.Module:
+    def stock(policy: nnx.Module, *_: Any) -> nnx.Module:
         graph, adapter, base = nnx.split(policy, nnx.LoRAParam, ...)
         return nnx.merge(graph, jax.tree.map(lambda x: x * 0, adapter), base, copy=False)
 
-    return mock.patch.object(grpo, "frozen_copy", stock)
+    return mock.patch.dict(cluster.REFERENCES, warm_start=stock)
 
 
 @contextlib.contextmanager

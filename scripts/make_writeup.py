@@ -89,9 +89,9 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
 LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`. GRPO then rewards
 answers that exact checkers find right, and nothing that is out of format. On the tiny model that
-teaches it, in two seeds of three, to choose among given values, where careful traces alone leave it
-to chance. One notebook does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook
-runs on a CPU in minutes: every score below is from there.
+teaches it, in two seeds of three, to choose among given values, where careful traces alone leave
+it to chance. One notebook does all of it in Tunix, in one session on a TPU v5e-8, and the same
+notebook runs on a CPU in minutes: every score below is from there.
 
 ## How the nine hours are spent
 
@@ -109,8 +109,8 @@ SFT, then likely {plan["grpo_steps"]:,} updates with {plan["completions"]:,} com
 {prompts.PROMPT_TEMPLATE.rstrip()}
 ```
 
-No system text, no description of the tags. The completion ends with the tokenizer's EOS right after `</answer>`, where the judges'
-sampler stops.
+No system text, no description of the tags. The completion ends with the tokenizer's EOS right after
+`</answer>`, where the judges' sampler stops.
 
 ## Data
 

@@ -12,7 +12,7 @@ from tunix.rl.rollout import base_rollout
 
 from conftest import moved
 from submission.bench.answers import prompts
-from submission.bench.policy import model, rollout
+from submission.bench.policy import cluster, rollout
 from submission.bench.settings import config
 from submission.essay import grpo, profiles, rewards, sft
 
@@ -60,10 +60,11 @@ def test_the_same_noise_is_the_first_key_again_and_again(stub):
 
 def test_the_stock_reference_is_the_stock_model(make_policy):
     policy = moved(make_policy(), 0.1)
+    ours = cluster.REFERENCES["warm_start"]
     with ablate.stock_reference():
-        reference = grpo.frozen_copy(policy)
+        reference = cluster.REFERENCES["warm_start"](policy, None, None, None)
     assert not any(x.any() for x in jax.tree.leaves(nnx.state(reference, nnx.LoRAParam)))
-    assert grpo.frozen_copy is model.frozen_copy
+    assert cluster.REFERENCES["warm_start"] is ours
 
 
 def test_the_kl_estimator_is_tunix_default():

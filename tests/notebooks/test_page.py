@@ -110,9 +110,11 @@ def test_curves_are_drawn_however_short_a_stage_was(stages, tmp_path):
     plots.plot_sft(stages["sft"], tmp_path / "sft.png")
     plots.plot_grpo(stages["grpo"], tmp_path / "learning.png")
     assert (tmp_path / "sft.png").exists() == bool(stages["sft"])
-    drawn = image.imread(tmp_path / "learning.png")
-    assert drawn.shape[0] > 500
-    assert drawn.std() > 0.01
+    assert (tmp_path / "learning.png").exists() == bool(stages["grpo"])
+    if stages["grpo"]:
+        drawn = image.imread(tmp_path / "learning.png")
+        assert drawn.shape[0] > 500
+        assert drawn.std() > 0.01
     assert not plt.get_fignums()
 
 
