@@ -159,8 +159,11 @@ def main() -> None:
         checkpoints.write_step(pathlib.Path(work) / "steps", 0, judge, None, facts)
         shutil.rmtree(options.out, ignore_errors=True)
         options.out.mkdir(parents=True)
-        shutil.copytree(pathlib.Path(work) / "steps" / "0" / "model_params",
-                        options.out / "model_params")  # fmt: skip
+        shutil.copytree(
+            pathlib.Path(work) / "steps" / "0" / "model_params",
+            options.out / "model_params",
+            ignore=shutil.ignore_patterns("commit_success.txt"),  # it names the folder of today
+        )
 
 
 if __name__ == "__main__":
