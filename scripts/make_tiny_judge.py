@@ -21,7 +21,7 @@ from after import trained
 from tunix.sft import peft_trainer
 
 import tasks
-from submission.bench.answers import prompts, scoring
+from submission.bench.answers import prompts
 from submission.bench.policy import losses, model, updates
 from submission.bench.rows import data, packing, prepared
 from submission.bench.run import budget, checkpoints, run_folder, samples, stages, statistics
@@ -41,13 +41,9 @@ class Verdict(NamedTuple):
 
 def sampled(policy: Any, tokenizer: Any, session: Any, examples: Any, each: int) -> list[Verdict]:
     """Completions in format, labelled by the checker."""
-    found = []
-    for group in samples.own_samples(policy, tokenizer, session, examples, each):
-        said = [prompts.parse(sample.text) for sample in group]
-        rows = [sample.example for sample in group]
-        right = scoring.check_all(said, rows, rewards.reward_right, scoring.Tally(0.02))
-        found += [Verdict(*each) for each in zip(said, rows, map(bool, right), strict=True)]
-    return [verdict for verdict in found if verdict.completion.in_format]
+    groups = samples.own_samples(policy, tokenizer, session, examples, each, rewards.reward_right)
+    drawn = (sample for group in groups for sample in group)
+    return [Verdict(s.completion, s.example, s.right) for s in drawn if s.completion.in_format]
 
 
 def slips(rng: random.Random) -> Iterator[Verdict]:

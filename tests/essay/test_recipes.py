@@ -28,6 +28,7 @@ from submission.essay import (
     preferred,
     profiles,
     recipes,
+    rewards,
     trace_model,
 )
 
@@ -102,8 +103,8 @@ def test_samples_are_the_same_each_time_and_others_within_a_group(
     policy, examples = make_policy(), rows["grpo"].examples[:6]
 
     def drawn(session):
-        groups = samples.own_samples(policy, tokenizer, session, examples, 4)
-        return [[sample.text for sample in group] for group in groups]
+        groups = samples.own_samples(policy, tokenizer, session, examples, 4, rewards.reward_right)
+        return [[sample.completion.text for sample in group] for group in groups]
 
     with session_of(short_run(tmp_path), mesh) as session:
         first = drawn(session)
@@ -207,13 +208,15 @@ def test_the_trace_model_is_trained_once_and_scores_as_before_after_a_restart(
 def sample(answer, tokens=(5, 6)):
     text = f"<reasoning>so</reasoning><answer>{answer}</answer>"
     row = prompts.Example("What is 3 + 4?", "7", "number")
-    return samples.Sample(row, text, np.array(tokens))
+    completion = prompts.parse(text)
+    right = bool(rewards.reward_right(completion, row))
+    return samples.Sample(row, completion, np.array(tokens), right)
 
 
 def test_a_pair_has_the_right_one_first_and_a_group_gives_two_at_most():
     mixed = [sample(x) for x in ("1", "7", "2", "7", "7", "3")]
     pairs = preferred.pairs_of([mixed, [sample("7")] * 4, [sample("1")] * 4])
-    assert [[s.text[-10] for s in pair] for pair in pairs] == [["7", "1"], ["7", "2"]]
+    assert [[s.completion.answer for s in pair] for pair in pairs] == [["7", "1"], ["7", "2"]]
 
 
 def test_the_loss_of_pairs_is_that_of_the_paper(make_policy, tokenizer, mesh):

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -21,8 +20,8 @@ from flax import nnx
 from submission.bench.answers.prompts import Completion, Example, render_prompt
 from submission.bench.answers.scoring import EXTRA_PARTS, EXTRA_SETUPS, Context
 from submission.bench.policy.losses import final_logits, states_of_tokens
-from submission.bench.policy.rollout import left_padded
 from submission.bench.run.helpers import load_helper, require_helper
+from submission.bench.run.samples import in_passes
 from submission.bench.run.stages import REQUIREMENTS
 from submission.bench.settings.config import Run
 from submission.bench.settings.stages import Rubrics
@@ -65,17 +64,13 @@ class Judge:
         Raises:
           ValueError: a prompt is too long to be read whole.
         """
-        pad_id, count = self.tokenizer.pad_id(), len(prompts)
         ids = [[self.tokenizer.bos_id(), *self.tokenizer.encode(prompt)] for prompt in prompts]
         if (longest := max(map(len, ids))) > self.length:
             raise ValueError(f"A judge's prompt has {longest} tokens, over {self.length}.")
-        tokens_NT = left_padded(ids + ids[:1] * (-count % rows), self.length, pad_id)
-        with self.mesh:
-            odds = [
-                odds_of_yes(self.graph, self.state, jnp.array(part), pad_id, self.yes, self.no)
-                for part in np.split(tokens_NT, len(tokens_NT) // rows)
-            ]
-        return np.asarray(jax.nn.sigmoid(jnp.concatenate(odds)))[:count]
+        pad_id, ends = self.tokenizer.pad_id(), {"yes": self.yes, "no": self.no}
+        ask = functools.partial(odds_of_yes, self.graph, self.state, pad_id=pad_id, **ends)
+        odds_N = in_passes(ask, ids, rows=rows, length=self.length, pad_id=pad_id, mesh=self.mesh)
+        return np.asarray(jax.nn.sigmoid(odds_N))
 
     def __call__(
         self,

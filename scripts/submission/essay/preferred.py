@@ -22,8 +22,7 @@ from flax import nnx
 from tunix.sft.dpo import dpo_trainer
 
 # %% tags=["modules-only"]
-from submission.bench.answers.prompts import parse, render_prompt
-from submission.bench.answers.scoring import Tally, check_all
+from submission.bench.answers.prompts import render_prompt
 from submission.bench.policy.losses import last_hidden_states, token_log_probs
 from submission.bench.policy.model import DATA_AXES
 from submission.bench.policy.rollout import left_padded
@@ -43,11 +42,7 @@ def pairs_of(groups: Sequence[Sequence[Sample]]) -> list[Pair]:
     """The pairs of each group: its first right and wrong completions, then its second ones."""
     found = []
     for group in groups:
-        right = check_all(
-            [parse(s.text) for s in group], [s.example for s in group], reward_right, Tally(0.02)
-        )
-        good = [s for s, r in zip(group, right, strict=True) if r > 0.5]
-        bad = [s for s, r in zip(group, right, strict=True) if r < 0.5]
+        good, bad = ([s for s in group if s.right == kind] for kind in (True, False))
         found += list(zip(good, bad, strict=False))[:2]
     return found
 
@@ -125,7 +120,8 @@ def train_pairs(
     rng = np.random.default_rng(run.seed)
     examples = rows["grpo"].examples
     chosen = [examples[i] for i in rng.permutation(len(examples))[: settings.prompts]]
-    groups = list(own_samples(policy, tokenizer, session, chosen, settings.generations))
+    drawn = own_samples(policy, tokenizer, session, chosen, settings.generations, reward_right)
+    groups = list(drawn)
     tokens, pairs = sum(len(s.tokens) for group in groups for s in group), pairs_of(groups)
     print(f"pairs: {len(pairs)} of {len(groups)} prompts")
     if not pairs:

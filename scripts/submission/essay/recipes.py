@@ -55,14 +55,28 @@ JUDGES = {
         "helper": Helper(LARGER, rubrics=RUBRICS), "rewards": {"right": 0.8, "length": 0.1},
         "grpo": {"curriculum": Curriculum()}},
 }  # fmt: skip
-MODELLED = {
-    "grpo": {"curriculum": UNIFORM},
-    "rewards": {**NO_GOLD, "extras": {"trace_model": 0.9}},
-}
+
+
+def scored_by(part: str) -> dict[str, dict]:
+    """The reward is one further part, and no gold answer is read."""
+    return {
+        "grpo": {"curriculum": UNIFORM},
+        "rewards": {**NO_GOLD, "extras": {part: 0.9}},
+    }
+
+
 BY_PAIRS = {
     "tiny": Pairs(prompts=512, steps=60, pairs=32, save_every=30, optimizer=Optimizer(5e-4)),
     "kaggle": Pairs(prompts=2048, steps=120, pairs=32, save_every=30, optimizer=Optimizer(1e-5)),
 }
+
+
+def by_pairs(**more: bool) -> tuple[dict, dict]:
+    """What a recipe with pairs changes: everywhere, and on `kaggle`."""
+    found = {name: dataclasses.replace(pairs, **more) for name, pairs in BY_PAIRS.items()}
+    return {"stages": {"pairs": found["tiny"]}}, {"kaggle": {"stages": {"pairs": found["kaggle"]}}}
+
+
 RECIPES.update({
     "distilled": Recipe(
         "a teacher's log-probabilities on the policy's own completions",
@@ -72,24 +86,24 @@ RECIPES.update({
         {"grpo": BY_TEACHER | {"kl_loss": "kl"}, "guards": FAR}, TEACHERS),
     "trace_model": Recipe(
         "a reward model of the trace, trained on the policy's own samples",
-        {"stages": {"trace_model": TraceModel()}, **MODELLED},
+        {"stages": {"trace_model": TraceModel()}, **scored_by("trace_model")},
         {"tiny": SHORT}),
     "trace_model_control": Recipe(
         "the same, trained on shuffled labels",
-        {"stages": {"trace_model": TraceModel(shuffled=True)}, **MODELLED},
+        {"stages": {"trace_model": TraceModel(shuffled=True)}, **scored_by("trace_model")},
         {"tiny": SHORT}),
     "judged": Recipe(
         "a larger Gemma reads what was written and says whether it holds",
-        {"grpo": {"curriculum": UNIFORM}, "rewards": {**NO_GOLD, "extras": {"judge": 0.9}}}, JUDGES),
+        scored_by("judge"), JUDGES),
     "judged_control": Recipe(
         "the same, a judge that answers at random",
-        {"grpo": {"curriculum": UNIFORM}, "rewards": {**NO_GOLD, "extras": {"coin": 0.9}}}, JUDGES),
+        scored_by("coin"), JUDGES),
     "preferred": Recipe(
         "pairs of the policy's own completions (SimPO), then GRPO",
-        {"stages": {"pairs": BY_PAIRS["tiny"]}}, {"kaggle": {"stages": {"pairs": BY_PAIRS["kaggle"]}}}),
+        *by_pairs()),
     "preferred_control": Recipe(
         "the same, the pairs swapped at random",
-        {"stages": {"pairs": dataclasses.replace(BY_PAIRS["tiny"], shuffled=True)}}),
+        *by_pairs(shuffled=True)),
 })  # fmt: skip
 CHOSEN_WHEN = {  # to choose which
     "distilled": "a larger model of the same family is at hand, and no answers are.",

@@ -19,14 +19,13 @@ import numpy as np
 from flax import nnx
 
 # %% tags=["modules-only"]
-from submission.bench.answers.prompts import Completion, Example, parse, render_prompt
-from submission.bench.answers.scoring import EXTRA_PARTS, Context, Tally, check_all
+from submission.bench.answers.prompts import Completion, Example, render_prompt
+from submission.bench.answers.scoring import EXTRA_PARTS, Context
 from submission.bench.policy.losses import states_of_tokens
 from submission.bench.policy.model import frozen_copy
-from submission.bench.policy.rollout import left_padded
 from submission.bench.rows.data import Mixture
 from submission.bench.run.budget import Deadline
-from submission.bench.run.samples import own_samples
+from submission.bench.run.samples import in_passes, own_samples
 from submission.bench.run.stages import MORE_STAGES, Session, finished_stage, no_stage
 from submission.bench.run.statistics import Line, area_under_curve, fit_line, sigmoid
 from submission.essay.rewards import reward_right
@@ -60,13 +59,10 @@ class TraceScorer:
         tokenizer, pad_id = self.tokenizer, self.tokenizer.pad_id()
         said = [render_prompt(q) + text for q, text in zip(questions, texts, strict=True)]
         ids = [[tokenizer.bos_id(), *tokenizer.encode(x), tokenizer.eos_id()] for x in said]
-        tokens_BT = left_padded(ids + ids[:1] * (-len(ids) % self.rows), self.length, pad_id)
-        with self.mesh:
-            found = [
-                np.asarray(trace_features(self.graph, self.state, jnp.array(part), pad_id))
-                for part in np.split(tokens_BT, len(tokens_BT) // self.rows)
-            ]
-        return np.concatenate(found)[: len(texts)]
+        look = functools.partial(trace_features, self.graph, self.state, pad_id=pad_id)
+        return in_passes(
+            look, ids, rows=self.rows, length=self.length, pad_id=pad_id, mesh=self.mesh
+        )
 
     def __call__(
         self,
@@ -107,18 +103,15 @@ def train_trace_model(
     rng = np.random.default_rng(session.run.seed)
     examples = list({e.question: e for e in rows["sft"].examples}.values())  # each question once
     chosen = [examples[i] for i in rng.permutation(len(examples))[: settings.prompts]]
-    groups = list(own_samples(policy, tokenizer, session, chosen, settings.generations))
-    samples = [sample for group in groups for sample in group]
-    completions = [parse(sample.text) for sample in samples]
-    right_N = np.array(
-        check_all(completions, [s.example for s in samples], reward_right, Tally(0.02))
-    )
+    drawn = own_samples(policy, tokenizer, session, chosen, settings.generations, reward_right)
+    samples = [sample for group in drawn for sample in group]
+    right_N = np.array([float(sample.right) for sample in samples])
     if right_N.min() == right_N.max():
         raise ValueError("All samples are right or all are wrong: there is nothing to tell apart.")
-    questions, texts = [s.example.question for s in samples], [s.text for s in samples]
+    questions, texts = [s.example.question for s in samples], [s.completion.text for s in samples]
     features_NF = trace_scorer.features(questions, texts)
     labels_N = rng.permutation(right_N) if settings.shuffled else right_N
-    first = round(settings.apart * len(groups)) * settings.generations  # these are kept apart
+    first = round(settings.apart * len(chosen)) * settings.generations  # these are kept apart
     line = fit_line(features_NF[first:], labels_N[first:], settings.penalty)
     auc = area_under_curve(line.log_odds(features_NF[:first]), right_N[:first])
     print(f"trace_model: AUC {auc:.3f} on {first} samples kept apart, {right_N.mean():.2f} right")
