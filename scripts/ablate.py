@@ -32,8 +32,9 @@ import numpy as np
 from after import trained
 from flax import nnx
 
+from submission.bench.answers.prompts import TURN_END
 from submission.bench.policy import cluster, model, rollout, updates
-from submission.bench.rows import prepared
+from submission.bench.rows import data, prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
 from submission.bench.settings import config
 from submission.bench.show import evaluate
@@ -130,10 +131,19 @@ def with_rewards(**changes: Any) -> Callable[[config.Profile], config.Profile]:
     return changed
 
 
-def with_learnability(profile: config.Profile) -> config.Profile:
-    """Prompts are drawn by how much there is to learn from them."""
-    settings = dataclasses.replace(profile.grpo, curriculum=config.Curriculum("learnability"))
-    return dataclasses.replace(profile, grpo=settings)
+def with_grpo(**changes: Any) -> Callable[[config.Profile], config.Profile]:
+    """A change of the settings of GRPO."""
+    return lambda profile: config.changed(profile, {"grpo": changes})
+
+
+def ended_by_turn() -> Any:
+    """The targets of SFT end with Gemma's mark of a turn, where the judges' sampler goes on."""
+
+    def tokenized(tokenizer: Any, example: Any) -> data.Tokens:
+        whole = data.tokenize(tokenizer, example)
+        return data.Tokens(whole.prompt, [*whole.target[:-1], *tokenizer.encode(TURN_END)])
+
+    return mock.patch.object(sft, "tokenize", tokenized)
 
 
 def as_in_profile(**changes: Any) -> Callable[[config.Profile], config.Profile]:
@@ -195,6 +205,10 @@ WARM_STARTS = {
         traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
         adapter=profiles.TINY.adapter,
     ),
+    "ended_by_turn": WarmStart(
+        "sft_only_ended_by_turn", "warm start only, its targets end with `<end_of_turn>`",
+        against="sft_only", patches=(ended_by_turn,),
+    ),
     "bfloat16": WarmStart(
         "sft_only_half", "warm start only, in bfloat16", against="bfloat16", dtype="bfloat16"
     ),
@@ -242,6 +256,15 @@ ROWS = {
         "the same, in bfloat16 without float32 master weights",
         (no_master_weights,), as_in_profile(), "best_no_master", "best_half",
     ),
+    "greedy": Row("`top_p=None`: all completions of a group alike", change=with_grpo(top_p=None)),
+    "slow": Row(
+        "at a tenth of the rate, as without LoRA",
+        change=with_grpo(optimizer=config.Optimizer(peak_rate=8e-5)),
+    ),
+    "ended_by_turn": Row(
+        "the warm start's targets end with `<end_of_turn>`, not with EOS",
+        warm_start="ended_by_turn",
+    ),
     "no_eos": Row("no EOS in the sampled tokens", (without_eos,)),
     "same_noise": Row("the same noise at every step", (same_noise,)),
     "stock_kl": Row("Tunix's KL estimator, stock reference", (stock_kl, stock_reference)),
@@ -249,7 +272,10 @@ ROWS = {
         "no reward for the length", change=with_rewards(length=0.0, right=0.9, late={})
     ),
     "no_gate": Row("no format gate: right answers pay in any form", (no_gate,)),
-    "learnability": Row("prompts drawn by learnability", change=with_learnability),
+    "learnability": Row(
+        "prompts drawn by learnability",
+        change=with_grpo(curriculum=config.Curriculum("learnability")),
+    ),
     "bfloat16": Row("all of it, in bfloat16", warm_start="bfloat16"),
     "no_master": Row(
         "in bfloat16 without float32 master weights",

@@ -126,13 +126,22 @@ def install_source(path: pathlib.Path) -> str:
     return INSTALL_CELL.format(pins=listed)
 
 
+def is_for(recipe: str, recipes: str) -> bool:
+    """Is the recipe, or the one that it is a control of, among these names?
+
+    >>> is_for("judged_control", "distilled, judged"), is_for("judge", "distilled, judged")
+    (True, False)
+    """
+    return recipe.removesuffix("_control") in re.split(r",\s*", recipes)
+
+
 def chapter_cells(name: str, recipe: str, above: list[str]) -> Iterator[tuple[str, NotebookNode]]:
     """The cells of a chapter and of those it inlines, with the chapter each comes from."""
     for cell in read_chapter(name).cells:
         directive = DIRECTIVE.fullmatch(cell.source.strip().partition("\n")[0])
         if directive:
             inlined, recipes = directive.groups()
-            if recipes is None or recipe in re.split(r",\s*", recipes):
+            if recipes is None or is_for(recipe, recipes):
                 yield from chapter_cells(inlined, recipe, above)
                 above.append(inlined)
             continue
@@ -302,11 +311,10 @@ def with_bench(cells: list[tuple[str, NotebookNode]]) -> list[NotebookNode]:
     return found
 
 
-def recipes_with_chapters() -> set[str]:
-    """The recipes whose notebook has chapters that the default one has not."""
+def has_chapters(recipe: str) -> bool:
+    """Has the recipe's notebook chapters that the default one has not?"""
     found = (DIRECTIVE.fullmatch(cell.source.strip()) for cell in read_chapter("essay/spine").cells)
-    lists = (directive[2] for directive in found if directive and directive[2])
-    return {name for names in lists for name in re.split(r",\s*", names)}
+    return any(is_for(recipe, directive[2]) for directive in found if directive and directive[2])
 
 
 def build(recipe: str = DEFAULT_RECIPE) -> NotebookNode:

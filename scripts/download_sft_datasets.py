@@ -9,6 +9,7 @@ names the folder reads these rows, in this order, and needs no network.
     python scripts/download_sft_datasets.py --out rows                     # profile kaggle
     python scripts/download_sft_datasets.py --out rows --tokenizer tokenizer.model
     python scripts/download_sft_datasets.py --out rows --profile tiny      # bundled rows, seconds
+    python scripts/download_sft_datasets.py --out rows --recipe zero_cost  # another recipe's rows
     SWITCHED_ON=sciq,xsum python scripts/download_sft_datasets.py --out rows
 
 Sources whose licence is non-commercial or unstated are read only if they are switched on by
@@ -35,7 +36,12 @@ import sentencepiece
 
 from submission.bench.rows import prepared
 from submission.bench.rows.data import SourceCount, source_label
-from submission.essay import profiles
+from submission.essay import (
+    domains,  # noqa: F401 - they register adapters and checkers
+    profiles,
+    recipes,
+    robotics,  # noqa: F401
+)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("datasets", "huggingface_hub", "pyarrow", "sentencepiece", "google-tunix")
@@ -108,6 +114,8 @@ def prepare(options: argparse.Namespace) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder. Name another, or remove it.")
     asked = {"PROFILE": options.profile, "RECIPE": options.recipe, "MODEL": options.model}
+    if options.recipe in recipes.RECIPES and recipes.RECIPES[options.recipe].continues:
+        asked["START_FROM"] = "outputs"  # its adapter is not needed for its rows
     run = profiles.read_run(asked, platform="cpu")
     tokenizer_file = find_tokenizer(options, run)
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_file))

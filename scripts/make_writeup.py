@@ -88,10 +88,10 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
 LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`. GRPO then rewards
-answers that exact checkers find right, and nothing that is out of format. On the tiny model that
-teaches it, in two seeds of three, to choose among given values, where careful traces alone leave
-it to chance. One notebook does all of it in Tunix, in one session on a TPU v5e-8, and the same
-notebook runs on a CPU in minutes: every score below is from there.
+answers that exact checkers find right, and nothing that is out of format. On the tiny model it
+finds, in two seeds of three, that a value may be given where a letter was guessed. One notebook
+does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
+minutes: every score below is from there.
 
 ## How the nine hours are spent
 

@@ -7,10 +7,11 @@ and what is computed (`tpu/cost.py`). Nothing is run, and no weight is made. Gem
 
     python scripts/preflight.py [--model gemma3_1b_it|gemma2_2b_it] [--topology v5e:2x4]
                                 [--json FILE] [--compare stock] [--programs NAME ...]
-    python scripts/preflight.py --plan-from FILE [--write]
+    python scripts/preflight.py --plan-from FILE [--write] [--recipe R] [--helper MODEL]
 
 The second makes the plan anew from what the compiler said before, in seconds: after a change of
-the settings or of `tpu/assumptions.py`. FILE is one of `--json`, or `data/plan.json`.
+the settings or of `tpu/assumptions.py`. FILE is one of `--json`, or `data/plan.json`. Of a recipe
+with a second model, which teaches or judges, the pass of that model is compiled.
 
 Exit code 1: something does not fit, or the plan does not end in time.
 """
@@ -28,7 +29,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import absl.logging
 from tpu import plan as tpu_plan
 from tpu.compile import Report, compiled, one_step
-from tpu.programs import PROGRAMS, make_target, run_for
+from tpu.programs import PROGRAMS, make_target, programs_of, run_for
 from tpu.stock import compare_with_stock
 from tpu.target import tpu_devices
 
@@ -39,10 +40,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[str, Any]:
     """All programs of one model, its plan, and the comparison if one is asked for."""
-    target = make_target(run_for(name, options.layers), devices)
+    run = run_for(name, options.layers, options.recipe, options.helper)
+    target, programs = make_target(run, devices), options.programs or programs_of(run)
     print(f"\n{name} on {len(devices)} chips: {target.plan}")
     reports: dict[str, Report] = {}
-    for program in options.programs:
+    for program in programs:
         is_sampler = program == "evaluation_decode"
         turns = target.run.profile.lengths.completion - 1 if is_sampler else 1
         reports[program] = compiled(program, PROGRAMS[program], target, turns)
@@ -50,26 +52,36 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
             reports[program] = one_step(reports[program], target)
         print(reports[program], flush=True)
     found: dict[str, Any] = {"programs": [report.as_json() for report in reports.values()]}
-    if len(reports) == len(PROGRAMS) and all(report.cost for report in reports.values()):
-        found["plan"] = tpu_plan.nine_hours(
-            target.run,
-            target.mesh.size,
-            {name: report.cost.roofline_seconds for name, report in reports.items()},
-            {name: report.seconds_to_compile for name, report in reports.items()},
-        )
+    if programs == programs_of(run) and all(report.cost for report in reports.values()):
+        roofline = {name: report.cost.roofline_seconds for name, report in reports.items()}
+        if not run.profile.grpo.steps:
+            found["plan"] = tpu_plan.sft_alone(run, target.mesh.size, roofline)
+            return found
+        to_compile = {name: report.seconds_to_compile for name, report in reports.items()}
+        found["plan"] = tpu_plan.nine_hours(run, target.mesh.size, roofline, to_compile)
         print(tpu_plan.describe(found["plan"]), flush=True)
     if options.compare:
-        found["comparison"] = compare_with_stock(target, devices, options.programs)
+        found["comparison"] = compare_with_stock(target, devices, programs)
     return found
 
 
-def plan_again(path: pathlib.Path, write: bool) -> int:
-    """The plan from an earlier one; returns the exit code."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+def plan_again(options: argparse.Namespace) -> int:
+    """The plan from an earlier one; a recipe's second model is compiled. Returns the exit code."""
+    found = json.loads(options.plan_from.read_text(encoding="utf-8"))
     plan = found.get("plan", found)
-    plan = tpu_plan.made_again(run_for(plan["model"], None), plan)
+    run = run_for(plan["model"], None, options.recipe, options.helper)
+    if run.profile.helper:
+        target = make_target(run, list(tpu_devices(options.topology)))
+        report = compiled("helper_pass", PROGRAMS["helper_pass"], target)
+        print(target.plan, report, sep="\n")
+        if not report.fits:
+            return 1
+        for of, value in (("roofline_seconds", report.cost.roofline_seconds),
+                          ("seconds_to_compile", report.seconds_to_compile)):  # fmt: skip
+            plan[of]["helper_pass"] = value
+    plan = tpu_plan.made_again(run, plan)
     print(tpu_plan.describe(plan))
-    if write:
+    if options.write:
         tpu_plan.write(plan, ROOT / "data")
     return 0 if plan["complete"] else 1
 
@@ -84,7 +96,9 @@ def main() -> int:
     parser.add_argument(
         "--compare", choices=["stock"], help="Tunix's defaults beside ours, of --programs"
     )
-    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, help="default: all it has")
+    parser.add_argument("--recipe", default="", choices=["", *profiles.RECIPES])
+    parser.add_argument("--helper", help="its second model, by Tunix's name: gemma3_12b_it, say")
     parser.add_argument("--layers", type=int, help="only so many layers: quick, for a trial")
     parser.add_argument("--plan-from", type=pathlib.Path, metavar="FILE", help="compile nothing")
     parser.add_argument("--write", action="store_true", help="with it: data/plan.json and plan.md")
@@ -93,7 +107,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
     if options.plan_from:
-        return plan_again(options.plan_from, options.write)
+        return plan_again(options)
     devices = list(tpu_devices(options.topology))
     found = [check(name, devices, options) for name in options.model or models]
     results = {

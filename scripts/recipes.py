@@ -1,9 +1,10 @@
 """The recipes side by side: whole runs of the notebook, each beside its control.
 
-    python scripts/recipes.py [--recipes NAME ...] [--seeds 0 1 2] [--out DIR] [--write]
+    python scripts/recipes.py [--recipes NAME ...] [--seeds 0 1 2] [--out DIR] [--as-is] [--write]
 
 Runs what is missing in DIR (by default `outputs/recipes`) on the tiny profile, one after the
-other, and prints the table. `--write` puts it, with a picture and the numbers, into `data/`.
+other, and prints the table; with `--as-is` it runs nothing. `--write` puts it, with a picture and
+the numbers, into `data/`.
 """
 
 import argparse
@@ -38,8 +39,17 @@ def run_recipe(recipe: str, seed: int, out: pathlib.Path) -> bool:
     asked = ["--profile", "tiny", "--recipe", recipe, "--seed", str(seed)]
     command = [sys.executable, str(ROOT / "scripts" / "run_notebook.py"), *asked]
     command += ["--out", str(folder), "--resume"]
+    environment = dict(os.environ)
+    if RECIPES[recipe].continues:
+        environment["START_FROM"] = str(out / f"{begun_by(recipe)}-{seed}")
     with (out / f"{recipe}-{seed}.log").open("w") as log:
-        return not subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        told = {"stdout": log, "stderr": subprocess.STDOUT, "cwd": ROOT, "env": environment}
+        return not subprocess.call(command, **told)
+
+
+def begun_by(recipe: str) -> str:
+    """The recipe that another one goes on from."""
+    return recipe.removesuffix("_continue")
 
 
 def numbers_of(folder: pathlib.Path) -> dict[str, Any]:
@@ -47,8 +57,11 @@ def numbers_of(folder: pathlib.Path) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text())
     found = results["evaluation"]
     stages = json.loads((folder / "stages.json").read_text())
+    taught = [stage["name"] for stage in results["stages"] if stage["steps"]]
+    # Of SFT alone, what is won is won over the stock model.
+    first = found["after_sft"]["accuracy"], found["stock"]["accuracy_lenient"]
     return {
-        "before": found["after_sft"]["accuracy"],
+        "before": first[taught == ["sft"]],
         "after": found["after_grpo"]["accuracy"],
         "format": found["after_grpo"]["format"],
         "tokens": found["after_grpo"]["mean_tokens"],
@@ -86,8 +99,10 @@ def page(found: Found, command: str) -> str:
         "",
         f"By `{command}`, {datetime.date.today()}: whole runs of each recipe's notebook on the "
         "tiny profile, 600 held-out rows, greedy. Means over seeds; ± is half of a 95 % interval "
-        "over them (Student's t). *Gain* is over the recipe's own warm start, *control* the gain "
-        "of the same run with what teaches taken out of it. *AUC* is how well the recipe's model "
+        "over them (Student's t). *Gain* is over the recipe's own warm start; of SFT alone, over "
+        "the stock model, leniently; of `zero_cost_continue` over the run "
+        "that it goes on from. *Control* is the gain of the same run without what is its own, "
+        "which its [chapter](../README.md#further-recipes) names. *AUC* is how well its model "
         "tells right from wrong traces that it has not seen. What to beat is the strongest SFT "
         f"alone, {strongest('sft_only_best')}, and GRPO on it, {strongest('best')} "
         "([ablations](ablations.md)).",
@@ -139,6 +154,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--recipes", nargs="+", choices=measured, default=measured)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "outputs" / "recipes")
+    parser.add_argument("--as-is", action="store_true", help="show what is there, run nothing")
     parser.add_argument("--write", action="store_true", help="put page and picture into data/")
     options = parser.parse_args(arguments)
     out = options.out.resolve()
@@ -147,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     failed = []
     for seed in options.seeds:
         for recipe in options.recipes:
-            if not run_recipe(recipe, seed, out):
+            if not options.as_is and not run_recipe(recipe, seed, out):
                 failed.append(f"{recipe}, seed {seed}, failed: see {out}/{recipe}-{seed}.log")
     found: dict[str, dict[int, Any]] = {}
     for recipe in options.recipes:
@@ -155,7 +171,10 @@ def main(arguments: Sequence[str]) -> int:
             folder = out / f"{recipe}-{seed}"
             if (folder / "results.json").exists():
                 found.setdefault(recipe, {})[seed] = numbers_of(folder)
-    shown = [x for x in arguments if x not in ("--out", str(options.out))]
+                earlier = out / f"{begun_by(recipe)}-{seed}"
+                if earlier != folder and (earlier / "results.json").exists():
+                    found[recipe][seed]["before"] = numbers_of(earlier)["after"]
+    shown = [x for x in arguments if x not in ("--out", str(options.out), "--as-is")]
     text = page(found, " ".join(["python scripts/recipes.py", *shown]))
     print(text)
     if options.write:

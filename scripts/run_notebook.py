@@ -112,7 +112,7 @@ def notebook_to_run(recipe: str) -> Any:
     sys.path.insert(0, str(ROOT / "scripts"))
     import build_notebook
 
-    if recipe in build_notebook.recipes_with_chapters():
+    if build_notebook.has_chapters(recipe):
         return build_notebook.build(recipe)
     return nbformat.read(NOTEBOOK, as_version=4)
 

@@ -78,6 +78,11 @@ ASSUMPTIONS = {
         "deep-diver/tunix-accel: a first SFT step of the 1B takes 38 to 44 s there; ours, which "
         "recomputes, 206 s here: 0.21. Tracing is Python's and gains less. Cautious: twice that.",
     ),
+    "judged": Assumption(
+        0.5, 1.0, "looks of a judge at each completion, on average (no other recipe has one)",
+        "measured here: by the square root of their rows, open rows (stories, dolly) are 37 % "
+        "of the mixture, with one line of the rubric or two. Cautious: one for every completion.",
+    ),
     # --- Before the first update ---
     "installation": Assumption(
         50.0, 65.0, "seconds",

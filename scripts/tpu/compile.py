@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from submission.bench.policy import memory
 from tpu.cost import HBM_GIB, Cost, cost_of
 from tpu.programs import Target
 from tpu.target import constraints_forced
@@ -22,6 +23,7 @@ BESIDE = {
     "reference_log_probs": ("policy", "optimizer"),
     "grpo_step": ("reference",),
     "evaluation_decode": ("reference", "optimizer"),
+    "helper_pass": ("policy", "reference", "optimizer"),
 }
 
 
@@ -91,14 +93,20 @@ def needed_gib(message: str) -> float:
 
 
 def beside_gib(target: Target, name: str) -> float:
-    """Memory per chip of what a program of GRPO leaves lying."""
+    """Memory per chip of what a program of GRPO leaves lying, a second model included."""
     _, adapter, _ = target.parts()
     entries = sum(leaf.size for leaf in jax.tree.leaves(adapter))
     width = jnp.dtype(target.run.model.dtype).itemsize
     sizes = {"policy": width, "reference": width, "optimizer": 3 * 4}  # float32: master, moments
     if target.run.profile.grpo.prompts > target.plan.micro_prompts:
         sizes["optimizer"] += width  # gradients of the passes so far
-    return entries * sum(sizes[part] for part in BESIDE.get(name, ())) / 2**30
+    lying = entries * sum(sizes[part] for part in BESIDE.get(name, ()))
+    chips, helper = target.mesh.size, target.run.profile.helper
+    if name == "helper_pass":
+        lying += memory.weight_bytes(target.run.model) / (1 if target.plan.replicated else chips)
+    elif helper:
+        lying += memory.weight_bytes(helper.model) / (1 if target.plan.helper_whole else chips)
+    return lying / 2**30
 
 
 def compiled(name: str, lower: Callable[[Target], Any], target: Target, turns: int = 1) -> Report:

@@ -21,7 +21,7 @@ from tunix.sft import peft_trainer
 from submission.bench.policy import decoding, losses, memory, model, updates
 from submission.bench.rows import packing
 from submission.bench.settings import config
-from submission.essay import grpo, profiles
+from submission.essay import grpo, judged, profiles, recipes  # noqa: F401 - adds its recipes
 
 PAD, EOS, BOS = 0, 1, 2  # Gemma's
 
@@ -57,6 +57,22 @@ class Target:
         return nnx.split(self.policy, nnx.LoRAParam, ...)
 
 
+def placed(run: config.Run, tree: Any, mesh: Mesh, whole: bool) -> Any:
+    """The shapes of a tree in the model's dtype, whole on each chip or as Tunix lays it out."""
+
+    def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        where = NamedSharding(mesh, PartitionSpec()) if whole else sharding
+        return jax.ShapeDtypeStruct(x.shape, jnp.dtype(run.model.dtype), sharding=where)
+
+    return jax.tree.map(place, tree, nnx.get_named_sharding(tree, mesh))
+
+
+def abstract_stock_policy(run: config.Run, mesh: Mesh) -> nnx.Module:
+    """The stock model that `load_stock` makes, without its numbers."""
+    graph, state = nnx.split(model.abstract_stock(model.tunix_config(run.model)))
+    return nnx.merge(graph, placed(run, state, mesh, False))
+
+
 def abstract_policy(run: config.Run, mesh: Mesh, stock_layout: bool = False) -> nnx.Module:
     """The policy that `load_stock` and `add_adapter` make, without its numbers."""
     shape = model.tunix_config(run.model)
@@ -77,20 +93,17 @@ def abstract_policy(run: config.Run, mesh: Mesh, stock_layout: bool = False) -> 
         )
 
     graph, adapter, base = nnx.split(nnx.eval_shape(make), nnx.LoRAParam, ...)
-
-    def placed(tree: Any, whole: bool) -> Any:
-        def place(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-            where = NamedSharding(mesh, PartitionSpec()) if whole else sharding
-            return jax.ShapeDtypeStruct(x.shape, jnp.dtype(run.model.dtype), sharding=where)
-
-        return jax.tree.map(place, tree, nnx.get_named_sharding(tree, mesh))
-
-    return nnx.merge(graph, placed(adapter, not stock_layout), placed(base, False))
+    adapter = placed(run, adapter, mesh, not stock_layout)
+    return nnx.merge(graph, adapter, placed(run, base, mesh, False))
 
 
-def run_for(name: str, layers: int | None) -> config.Run:
-    """The `kaggle` run of a model, or of its first few layers."""
-    run = profiles.read_run({"PROFILE": "kaggle"}, "tpu")
+def run_for(
+    name: str, layers: int | None, recipe: str = "", helper: str | None = None
+) -> config.Run:
+    """The `kaggle` run of a model, or of its first few layers, by a recipe and its second model."""
+    run = profiles.read_run({"PROFILE": "kaggle", "RECIPE": recipe}, "tpu")
+    if helper:
+        run = config.changed(run, {"profile": {"helper": {"model": {"name": helper}}}})
     stock = profiles.STOCK_MODELS[name]
     if layers:
         preset = model.tunix_config(stock)
@@ -307,6 +320,23 @@ def evaluation_decode(target: Target) -> Any:
     return sampler._compiled_decode_fn.lower(weights, placed)
 
 
+def helper_pass(target: Target) -> Any:
+    """A pass of the second model: a judge's, or a teacher's over what the reference would read."""
+    helper, chips = target.run.profile.helper, target.mesh.devices.flatten()
+    mesh = target.mesh if target.plan.helper_whole else model.make_mesh(False, chips)
+    run = dataclasses.replace(
+        target.run, profile=dataclasses.replace(target.run.profile, model=helper.model)
+    )
+    second = dataclasses.replace(target, mesh=mesh, policy=abstract_stock_policy(run, mesh))
+    if helper.rubrics is None:
+        return reference_log_probs(second)
+    rows, length = helper.rubrics.rows, run.cache_length + helper.rubrics.line_tokens
+    graph, state = nnx.split(second.policy)
+    return judged.odds_of_yes.lower(
+        graph, state, second.rows(rows, length), pad_id=PAD, yes=1, no=2
+    )
+
+
 PROGRAMS: dict[str, Callable[[Target], Any]] = {
     "sft_step": sft_step,
     "sft_step_longest": functools.partial(sft_step, longest=True),
@@ -317,4 +347,13 @@ PROGRAMS: dict[str, Callable[[Target], Any]] = {
     "reference_log_probs": reference_log_probs,
     "grpo_step": grpo_step,
     "evaluation_decode": evaluation_decode,
+    "helper_pass": helper_pass,
 }
+
+
+def programs_of(run: config.Run) -> list[str]:
+    """The programs that a run has."""
+    profile = run.profile
+    if not profile.grpo.steps:
+        return ["sft_step", "evaluation_decode"]
+    return [name for name in PROGRAMS if profile.helper or name != "helper_pass"]

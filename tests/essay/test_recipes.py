@@ -21,6 +21,7 @@ from submission.bench.run import checkpoints, helpers, samples, stages, statisti
 from submission.bench.settings import config
 from submission.bench.settings.stages import Helper, Rubrics, TraceModel
 from submission.essay import (
+    curriculum,  # noqa: F401
     distilled,
     grpo,
     judged,
@@ -29,6 +30,7 @@ from submission.essay import (
     profiles,
     recipes,
     rewards,
+    scaffolded,  # noqa: F401
     trace_model,
 )
 

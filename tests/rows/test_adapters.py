@@ -498,4 +498,5 @@ def test_a_row_of_the_published_schema_arrives_as_an_example(served, name):
 
 def test_every_public_source_was_served():
     adapters_served = {profiles.SOURCES[name].adapter for name in PUBLISHED}
-    assert adapters_served == set(adapters.ADAPTERS)
+    ours = {name for name, f in adapters.ADAPTERS.items() if f.__module__ == adapters.__name__}
+    assert adapters_served == ours  # those of a recipe are tested with it

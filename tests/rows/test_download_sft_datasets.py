@@ -15,7 +15,7 @@ import sentencepiece
 from submission.bench.rows import data, prepared
 from submission.bench.settings import config
 from submission.bench.settings.config import Lengths, Source
-from submission.essay import profiles
+from submission.essay import profiles, recipes
 
 TOKENIZER = "data/tiny_gemma/tokenizer.model"
 
@@ -125,6 +125,20 @@ def test_the_manifest_says_where_the_rows_are_from(folder):
     assert manifest["tokenizer"] == sha256(TOKENIZER)
     assert manifest["packages"]["datasets"]
     assert manifest["recipe"] == "warm_start_grpo"
+
+
+@pytest.mark.parametrize("recipe", ["zero_cost", "zero_cost_continue", "robotics"])
+def test_the_rows_of_a_recipe_are_prepared_by_its_name(recipe, tmp_path, tokenizer):
+    manifest = prepare(tmp_path / "rows", "--profile", "tiny", "--recipe", recipe)
+    assert manifest["recipe"] == recipe
+    profile = recipes.RECIPES[recipe].applied(profiles.TINY)
+    read = prepared.rows_of_run(run_of(profile), tokenizer)
+    there = prepared.rows_of_run(run_of(profile, prepared=str(tmp_path / "rows")), tokenizer)
+    assert there == read
+    (source,) = profile.sft_sources["warm_start_grpo"]
+    (count,) = manifest["stages"]["sft"]["sources"]
+    assert count["read"] == (source.look or 1500)
+    assert bool(read["grpo"].examples) == bool(profile.grpo.steps)
 
 
 def test_preparing_twice_gives_the_same_files(tmp_path, mixed):

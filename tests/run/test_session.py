@@ -10,6 +10,7 @@ import pytest
 
 from conftest import short_run
 from submission.bench.run import budget, run_folder
+from submission.bench.settings import config
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def kaggle(monkeypatch, clocks):
 
 
 def minutes_left(out, clocks, first_cell=None, **changes):
-    """Of a run that opens its folder now; its hour is the tiny profile's."""
-    run = short_run(out, **changes)
+    """Of a run that opens its folder now, for an hour."""
+    run = config.changed(short_run(out, **changes), {"profile": {"hours": 1.0}})
     folder = run_folder.open_run_folder(run)
     try:
         first_cell = clocks.steady if first_cell is None else first_cell

@@ -15,6 +15,7 @@ from tpu.assumptions import ASSUMPTIONS
 
 from conftest import ROOT, session_of, short_run
 from submission.bench.run import stages
+from submission.bench.settings import config
 from submission.essay import profiles
 
 PLAN = json.loads((ROOT / "data" / "plan.json").read_text())
@@ -66,13 +67,36 @@ def test_no_assumption_is_better_in_the_cautious_case(name):
     assert one.cautious <= one.likely if one.more_is_better else one.cautious >= one.likely
 
 
-@pytest.mark.parametrize("name", ASSUMPTIONS)
+@pytest.mark.parametrize("name", ASSUMPTIONS.keys() - {"judged"})
 def test_every_assumption_counts_in_the_direction_it_says(case_of, name):
     one = ASSUMPTIONS[name]
     much = 30 if one.unit.startswith("seconds") else 0.2
     worse = one.likely / 2 if one.more_is_better else one.likely + much
     before, after = case_of().session(), case_of(**{name: worse}).session()
     assert after["completions"] < before["completions"]
+
+
+def test_a_judge_takes_its_time_and_a_teacher_stands_for_the_reference(case_of, shapes):
+    def seconds(recipe, **changes):
+        run = programs.run_for(PLAN["model"], None, recipe)
+        case = case_of({"helper_pass": 0.3}, **changes)
+        return dataclasses.replace(case, run=run).grpo["update"]
+
+    plain, passes = case_of().grpo["update"], case_of().assumed["passes"]
+    assert seconds("judged", judged=0.5) - plain == pytest.approx(8 * 0.3 / passes)
+    assert seconds("judged", judged=1.0) - plain == pytest.approx(16 * 0.3 / passes)
+    reference = shapes.roofline["reference_log_probs"]
+    assert (seconds("distilled") > plain) == (reference < 0.3)
+
+
+def test_passes_through_all_rows_are_planned_by_their_number(capsys):
+    run = programs.run_for(PLAN["model"], None, "zero_cost")
+    plan = tpu_plan.sft_alone(run, 8, {"sft_step": 0.2})
+    assert plan["cautious"]["hours"] > plan["likely"]["hours"] > 0
+    half = config.changed(run, {"profile": {"sft": {"epochs": 2.0}}})
+    again = tpu_plan.sft_alone(half, 8, {"sft_step": 0.2})
+    assert again["likely"]["updates"] == pytest.approx(plan["likely"]["updates"] / 2, abs=1)
+    assert "122,400 rows of 1450 tokens, 4 times" in capsys.readouterr().out
 
 
 def test_traces_are_read_no_longer_than_the_profile_allows(run):

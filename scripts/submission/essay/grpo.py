@@ -24,7 +24,7 @@ from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabula
 from submission.bench.policy.cluster import REFERENCES, ChunkedCluster, rollout_config
 from submission.bench.policy.losses import completion_scores
 from submission.bench.policy.memory import plan_memory
-from submission.bench.policy.model import DATA_AXES
+from submission.bench.policy.model import DATA_AXES, mesh_of
 from submission.bench.policy.rollout import PolicyRollout
 from submission.bench.policy.trimming import TrimmedLearner
 from submission.bench.policy.updates import make_optimizer
@@ -47,12 +47,14 @@ def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> r
     """Policy, reference and rollout engine on one mesh, sharing one base."""
     settings, plan = run.profile.grpo, plan_memory(run, mesh.devices.size)
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
+    reference = REFERENCES[settings.reference](policy, tokenizer, run, mesh)
+    meshes = dict.fromkeys(roles, mesh) | {rl_cluster.Role.REFERENCE: mesh_of(reference)}
     cluster = ChunkedCluster(
         actor=policy,
-        reference=REFERENCES[settings.reference](policy, tokenizer, run, mesh),
+        reference=reference,
         tokenizer=tokenizer,
         cluster_config=rl_cluster.ClusterConfig(
-            role_to_mesh=dict.fromkeys(roles, mesh),
+            role_to_mesh=meshes,
             rollout_engine=PolicyRollout,
             rollout_config=rollout_config(run),
             training_config=rl_cluster.RLTrainingConfig(
@@ -92,9 +94,10 @@ def train_grpo(
         return report
     cluster = build_cluster(policy, tokenizer, run, session.mesh)
     encoder = load_encoder(run.profile.rewards.encoder)  # reads the meaning of open answers
-    scorer = Scorer(run.profile.rewards, Context(0.0, fit_vocabulary(rows.examples), encoder))
+    context = Context(0.0, fit_vocabulary(rows.examples), encoder, examples=rows.examples)
+    scorer = Scorer(run.profile.rewards, context)
     for name in EXTRA_SETUPS.keys() & run.profile.rewards.extras.keys():
-        EXTRA_SETUPS[name](scorer.context, cluster, tokenizer, run)
+        EXTRA_SETUPS[name](context, cluster, tokenizer, run)
     sampler = PromptSampler(rows.groups, rows.shares, settings.curriculum, run.seed + 1)
     groups = GroupLog(session.folder.groups, settings.generations)
 
@@ -130,7 +133,7 @@ def train_grpo(
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for _ in stage.steps():
-            scorer.context.progress = stage.pace.progress
+            context.progress = stage.pace.progress
             yield prompt_columns(sampler.draw(settings.prompts, stage.pace.progress))
 
     with session.stop.heard():

@@ -5,8 +5,13 @@
 # of it holds, yes or no. Nothing is generated and nothing parsed: one pass over the text gives the
 # odds of *yes* against *no* as the next token, and their probability is the reward. Rubrics are by
 # domain; each line has a weight, and lines are asked one by one.
+#
+# On the policy's own chips the two take turns. A judge with chips of its own is asked of each
+# completion as soon as it has ended, while the others are still written; what the reward then
+# waits for is only what is not answered yet.
 
 # %%
+import concurrent.futures
 import functools
 import random
 from collections.abc import Mapping, Sequence
@@ -17,10 +22,10 @@ import numpy as np
 from flax import nnx
 
 # %% tags=["modules-only"]
-from submission.bench.answers.prompts import Completion, Example, render_prompt
+from submission.bench.answers.prompts import Completion, Example, parse, render_prompt
 from submission.bench.answers.scoring import EXTRA_PARTS, EXTRA_SETUPS, Context
 from submission.bench.policy.losses import final_logits, states_of_tokens
-from submission.bench.run.helpers import load_helper, require_helper
+from submission.bench.run.helpers import helper_mesh, load_helper, require_helper
 from submission.bench.run.samples import in_passes
 from submission.bench.run.stages import REQUIREMENTS
 from submission.bench.settings.config import Run
@@ -48,7 +53,7 @@ def odds_of_yes(
 
 
 class Judge:
-    """A model on the policy's chips, asked in turn with it."""
+    """A model that says of completions how far they hold."""
 
     def __init__(
         self, model: nnx.Module, tokenizer: Any, mesh: Any, rubrics: Rubrics, length: int
@@ -57,6 +62,10 @@ class Judge:
         self.graph, self.state = nnx.split(model)
         self.tokenizer, self.mesh, self.rubrics, self.length = tokenizer, mesh, rubrics, length
         self.yes, self.no = (tokenizer.encode(word)[0] for word in (YES, NO))
+        self.rows: dict[str, Example] = {}  # by the policy's prompt, to be asked of them early
+        # What it has begun with: where the answers will be, and at which place among them.
+        self.asked: dict[tuple[str, str], tuple[concurrent.futures.Future, int]] = {}
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)  # one after the other
 
     def scores(self, prompts: Sequence[str], rows: int) -> np.ndarray:
         """The probability of *yes* for each prompt, so many at a time.
@@ -72,6 +81,16 @@ class Judge:
         odds_N = in_passes(ask, ids, rows=rows, length=self.length, pad_id=pad_id, mesh=self.mesh)
         return np.asarray(jax.nn.sigmoid(odds_N))
 
+    def listen(self, prompts: Sequence[str], texts: Sequence[str]) -> None:
+        """Begins with completions that have just ended; those of other rows it leaves."""
+        new = {}
+        for key in zip(prompts, texts, strict=True):
+            if key[0] in self.rows and key not in self.asked:
+                new[key] = parse(key[1]), self.rows[key[0]]
+        if new:
+            found = self.thread.submit(self.judged, *zip(*new.values(), strict=True))
+            self.asked |= {key: (found, place) for place, key in enumerate(new)}
+
     def __call__(
         self,
         completions: Sequence[Completion],
@@ -79,6 +98,18 @@ class Judge:
         parts: Mapping[str, Sequence[float]],
         context: Context,
     ) -> list[float]:
+        """What it says of each, 0 to 1; of what it has not been asked yet, now."""
+        keys = [
+            (render_prompt(e.question), c.text) for c, e in zip(completions, examples, strict=True)
+        ]
+        begun, self.asked = self.asked, {}
+        values = {key: begun[key][0].result()[begun[key][1]] for key in keys if key in begun}
+        left = [i for i, key in enumerate(keys) if key not in values]
+        found = self.judged([completions[i] for i in left], [examples[i] for i in left])
+        values |= {keys[i]: value for i, value in zip(left, found, strict=True)}
+        return [values[key] for key in keys]
+
+    def judged(self, completions: Sequence[Completion], examples: Sequence[Example]) -> list[float]:
         """The weighted share of the rubric that holds, 0 to 1; 0 out of format."""
         asked = [
             (i, weight, judge_prompt(completions[i], examples[i], line))
@@ -117,11 +148,15 @@ def toss_coins(
 
 
 def seat_judge(context: Context, cluster: Any, tokenizer: Any, run: Run) -> None:
-    """Loads the judge onto the policy's chips."""
+    """Loads the judge onto its chips; if they are its own, it listens to the rollout."""
     mesh = next(iter(cluster.cluster_config.role_to_mesh.values()))
-    rubrics = run.profile.helper.rubrics
-    length = run.cache_length + rubrics.line_tokens
-    EXTRA_PARTS["judge"] = Judge(load_helper(run, mesh), tokenizer, mesh, rubrics, length)
+    helper = run.profile.helper
+    length = run.cache_length + helper.rubrics.line_tokens
+    judge = Judge(load_helper(run, mesh), tokenizer, helper_mesh(run, mesh), helper.rubrics, length)
+    EXTRA_PARTS["judge"] = judge
+    if helper.chips:
+        judge.rows = {render_prompt(example.question): example for example in context.examples}
+        cluster.rollout.listener = judge.listen
 
 
 def require_judge(run: Run, tokenizer: Any) -> None:

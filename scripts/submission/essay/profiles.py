@@ -141,7 +141,7 @@ TINY = Profile(
     grpo_sources=(Source("bundled", BUNDLED, ("tasks/grpo",)),),
     generation=Generation(segment=40, prompt_step=48, completion_step=20),
     chip=Chip(memory_gib=4.0),
-    hours=1.0,
+    hours=24.0,  # its steps end it, on a slow machine too: the same run wherever the clock stands
 )  # fmt: skip
 
 # %%
@@ -198,6 +198,7 @@ RECIPES = {
     "phases": Recipe("easy prompts first, hard ones last", {"grpo": {"curriculum": Curriculum("phases")}}),
     "shaped": Recipe("further reward parts: trace structure, stated confidence, teacher's words",
                      {"rewards": {"extras": dict(structure=0.05, confidence=0.05, teacher=0.05)}}),
-    "continue": Recipe("GRPO only, from an earlier run and with fresh rows", continues=0.3),
+    "continue": Recipe("GRPO only, from an earlier run and with fresh rows",
+                       continues="grpo", slower=0.3),
 }  # fmt: skip
 read_run = functools.partial(run_asked_for, profiles=PROFILES, recipes=RECIPES, models=STOCK_MODELS)

@@ -5,6 +5,7 @@
 # loss is the mean over the tokens of the targets, their EOS included; prompts are masked.
 
 # %%
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from submission.bench.rows.packing import (
     packed_model_input,
     row_length,
     rows_per_update,
+    updates_of,
 )
 from submission.bench.run.stages import (
     Session,
@@ -51,13 +53,13 @@ def train_sft(
     def examples() -> Iterator[Tokens]:
         return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
 
-    few = (
-        2000 if settings.shortest < settings.length else 0
-    )  # the length of a row is chosen by them
-    first = itertools.islice(examples(), few)
+    first = itertools.islice(examples(), min(2000, len(rows.examples)))  # they stand for all
     sizes = [len(example.prompt) + len(example.target) for example in first]
     length = row_length(sizes, settings.shortest, settings.length)
     row_count = rows_per_update(settings.rows, settings.shortest, length, session.mesh.devices.size)
+    if settings.epochs:
+        updates = updates_of(settings.epochs, len(rows.examples), sizes, row_count, length)
+        settings = dataclasses.replace(settings, steps=min(settings.steps, updates))
     require_window(policy, length)
     trainer = peft_trainer.PeftTrainer(
         policy,

@@ -66,17 +66,17 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 #
 # ![One example on its way](attachment:data/pipeline.svg)
 #
-# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and goes on for as long as it helps. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that teaches, in two seeds of three, what careful examples leave to chance: to choose, of three values, the one just worked out.
+# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and goes on for as long as it helps. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that finds, in two seeds of three, a way round what careful examples leave to chance: asked which of three values is right, it stops guessing a letter and gives the value.
 #
 # **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns, the *reference* a frozen copy that it is held near to. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
 #
-# **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: a format that is learned together with a long instruction breaks when the instruction is missing; one that is learned from plain questions holds for any.
+# **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: a format learned with a long instruction breaks without it.
 #
-# **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between and after. Stock Gemma fails a format that it has never seen, so its accuracy is also reported *leniently*, with the format forgiven, and a gain counts only against that.
+# **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between and after. Stock Gemma has never seen the format, so a gain counts only against its *lenient* accuracy, the format forgiven.
 #
 # ### What the essay stands on
 #
-# Six parts, folded, that need not be read first. Each cell is made of the modules in `scripts/submission/bench/` of the repository, where their prose and examples are.
+# Six parts, folded, made of the modules in `scripts/submission/bench/`, where their prose and examples are.
 
 # %%
 # bench
@@ -85,7 +85,13 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 # inline: essay/profiles
 
 # %%
-# inline: essay/recipes (recipes: distilled, distilled_control, trace_model, trace_model_control, judged, judged_control, preferred, preferred_control)
+# inline: essay/recipes (recipes: zero_cost, zero_cost_continue, curriculum, generalist, scaffolded, medical, chemistry, legal, robotics, distilled, trace_model, judged, preferred)
+
+# %%
+# inline: essay/domains (recipes: medical, chemistry, legal)
+
+# %%
+# inline: essay/robotics (recipes: robotics)
 
 # %% [markdown]
 # **The run that was asked for**, by the cell of parameters, the environment, or the hardware:
@@ -164,19 +170,25 @@ display(Markdown(domain_rows(rows)))
 # inline: essay/rewards
 
 # %%
-# inline: essay/more_rewards (recipes: shaped)
+# inline: essay/more_rewards (recipes: shaped, curriculum, scaffolded)
 
 # %%
-# inline: essay/distilled (recipes: distilled, distilled_control)
+# inline: essay/curriculum (recipes: curriculum)
 
 # %%
-# inline: essay/trace_model (recipes: trace_model, trace_model_control)
+# inline: essay/scaffolded (recipes: scaffolded)
 
 # %%
-# inline: essay/judged (recipes: judged, judged_control)
+# inline: essay/distilled (recipes: distilled)
 
 # %%
-# inline: essay/preferred (recipes: preferred, preferred_control)
+# inline: essay/trace_model (recipes: trace_model)
+
+# %%
+# inline: essay/judged (recipes: judged)
+
+# %%
+# inline: essay/preferred (recipes: preferred)
 
 # %% [markdown]
 # ### Change the reward
@@ -199,15 +211,16 @@ profile = run.profile
 # %% [markdown]
 # ### The model and its adapter
 #
-# What can fail for a reason outside this notebook is tried before any training: files and rows above, folder and disk here. LoRA's second factor starts at zero, so the policy begins as stock Gemma.
+# LoRA's second factor starts at zero, so the policy begins as stock Gemma.
 
 # %%
 require_chapters(run, tokenizer)
 folder = open_run_folder(run)
 deadline = session_deadline(run, folder, NOTEBOOK_START).before(profile.closing_seconds)
 CKPT_DIR = str(folder.checkpoints)
-memory_plan = plan_memory(run, jax.device_count())
-mesh = make_mesh(memory_plan.replicated)
+chips = policy_devices(run)
+memory_plan = plan_memory(run, len(chips))
+mesh = make_mesh(memory_plan.replicated, chips)
 print(memory_plan)
 lora_policy = add_adapter(
     load_stock(run.model, stock_folder, mesh), profile.adapter, run.seed, mesh
@@ -243,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# `in_format` and `right` are shares of the sampled completions; `flat_groups` is the share of groups whose completions all earn the same, and so teach nothing. If a prompt succeeds with probability *p*, such a reward varies by *p*(1 − *p*): that is how much a group can teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best. For the last evaluations and saves, half as much time again is kept as they took before.
+# In `flat_groups` all completions earn the same, which teaches nothing. If a prompt succeeds with probability *p*, such a reward varies by *p*(1 − *p*): that is how much a group can teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -255,13 +268,13 @@ stages.append(train_grpo(lora_policy, tokenizer, rows["grpo"], session, grpo_dea
 plot_grpo(stages[-1]["history"], folder.plots / "learning.png")
 
 # %% [markdown]
-# **What gets better, and what does not.** How often a sampled completion is right, by kind of answer. At the start a choice of three is right in a third of the cases, yes or no in half: SFT has taught the words, and chance decides.
+# **What gets better, and what does not.** How often a sampled completion is right, by kind of answer. At the start a choice of three is right in a third of the cases, yes or no in half: SFT has taught the words, and chance decides. Choices get better because the answers change: from a letter, *B*, to the value, *82*, which the checker takes as well.
 
 # %%
 plot_kinds(stages[-1]["history"], folder.plots / "kinds.png")
 
 # %% [markdown]
-# **One group, worked by hand**: the completions of one prompt from the first step, their rewards, mean and spread. The advantage is what the update multiplies each completion's log-probability with. They are compared with those that Tunix has used.
+# **One group, worked by hand**: the completions of one prompt, their rewards, mean and spread. The advantage is what the update multiplies each completion's log-probability with, and is compared with Tunix's.
 
 # %%
 for group in [g for g in read_groups(folder.groups) if any(g["advantages"])][:1]:
@@ -275,7 +288,7 @@ for group in [g for g in read_groups(folder.groups) if any(g["advantages"])][:1]
 # %% [markdown]
 # ### Which step is submitted
 #
-# What is evaluated is what was saved: the highest step is read back, as the judges will do it. What SFT had left is compared with it on the same rows (McNemar's test), and so is a save on the way whose rewards were higher; if one of them is better by more than chance, it is saved again as the last step.
+# What is evaluated is what was saved: the highest step is read back, as the judges will do it. What SFT had left is compared with it on the same rows (McNemar's test), and so is a save on the way whose rewards were higher; one that is better by more than chance is saved again as the last step.
 
 # %%
 actor = folder.checkpoints / "actor"
@@ -325,6 +338,9 @@ print(told)
 display(HTML(samples_table(chosen, samples)))
 
 # %%
+# inline: essay/final_results (recipes: curriculum)
+
+# %%
 drop_optimizers(folder.checkpoints)
 write_json(folder.results, results)
 close_boards(session.listeners)
@@ -358,7 +374,7 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO teaches that in some hundred steps, if it does: over three seeds it adds 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735 (`scripts/ablate.py --rows best`). Which of two numbers is larger it does not teach: yes/no stays a coin's throw. `logic` and `other` (words) end below the stock model.
+# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *so 59. A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run all 79 choices end so. To be rewarded it must first be sampled, which is luck: over three seeds GRPO adds 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735 (`ablate.py --rows best`). Which of two numbers is larger it does not teach: yes/no stays a coin's throw.
 #
 # **What it took.** Prompts drawn by what they can teach, and a low rank: a reward holds few bits, most of an update is noise, and every rank is room for it. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed.
 #
@@ -366,7 +382,7 @@ unrestricted_kaggle_model = publish(
 # |---|---|---|
 # | rank 16, 1e-3 | 0.753 → 0.745 | 0.782 → 0.842, 0.773 → 0.880, 0.760 → 0.767 |
 # | rank 16, 2e-3 | 0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
-# | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, the three above, and this run |
+# | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, and the three above |
 #
 # **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
 #

@@ -2,9 +2,10 @@
 # ### A model of the trace
 #
 # The policy writes completions of the rows of SFT, and the checker says which are right. From its
-# own hidden states, frozen after SFT, a line is fitted that tells the two apart: the state at the
-# last token, and the mean over all. In GRPO its probability is the reward, and no gold answer is
-# read any more. How well it tells right from wrong on prompts that it was not fitted to is its
+# own reading of them, frozen after SFT, a line is fitted that tells the two apart. It sees the
+# hidden state at the last token, the mean over all, and how likely each token was: the mean, the
+# least, and the end alone, where the answer stands. In GRPO its probability is the reward, and no
+# gold answer is read any more. How well it tells right from wrong on prompts that it was not fitted to is its
 # AUC: 1 is perfect, ½ a coin.
 
 # %%
@@ -21,7 +22,7 @@ from flax import nnx
 # %% tags=["modules-only"]
 from submission.bench.answers.prompts import Completion, Example, render_prompt
 from submission.bench.answers.scoring import EXTRA_PARTS, Context
-from submission.bench.policy.losses import states_of_tokens
+from submission.bench.policy.losses import states_of_tokens, token_log_probs
 from submission.bench.policy.model import frozen_copy
 from submission.bench.rows.data import Mixture
 from submission.bench.run.budget import Deadline
@@ -32,15 +33,31 @@ from submission.essay.rewards import reward_right
 
 
 # %%
-@functools.partial(jax.jit, static_argnames="pad_id")
+END = 6  # tokens: an answer, its closing tag and EOS, or so
+
+
+@functools.partial(jax.jit, static_argnames=("pad_id", "prompt"))
 def trace_features(
-    graph: nnx.GraphDef, state: nnx.State, tokens_BT: jax.Array, pad_id: int
+    graph: nnx.GraphDef, state: nnx.State, tokens_BT: jax.Array, pad_id: int, prompt: int
 ) -> jax.Array:
-    """The hidden state at the last token, and the mean over all: float32 [B, 2 D]."""
-    hidden_BTD = states_of_tokens(nnx.merge(graph, state), tokens_BT, pad_id).astype(jnp.float32)
-    counts_BT1 = (tokens_BT != pad_id)[..., None]
-    mean_BD = (hidden_BTD * counts_BT1).sum(1) / counts_BT1.sum(1)
-    return jnp.concatenate([hidden_BTD[:, -1], mean_BD], axis=1)
+    """What the policy makes of prompts, padded on the left to `prompt` tokens, and completions.
+
+    Returns:
+      float32 [B, 2 D + 4]: the hidden state at the last token, and the mean over all; the mean
+      and the least log-probability of the completion's tokens; the sum and the least at its end.
+    """
+    model, counts_BT = nnx.merge(graph, state), tokens_BT != pad_id
+    hidden_BTD = states_of_tokens(model, tokens_BT, pad_id)
+    written_BC, counts_BC = tokens_BT[:, prompt:], counts_BT[:, prompt:]
+    logps_BC, _ = token_log_probs(model, hidden_BTD[:, prompt - 1 : -1], written_BC, counts_BC)
+    size_B1 = counts_BC.sum(1, keepdims=True)
+    at_end_BC = counts_BC & (jnp.arange(counts_BC.shape[1]) >= size_B1 - END)
+    sure = [logps_BC.sum(1) / size_B1[:, 0], logps_BC.min(1),
+            jnp.where(at_end_BC, logps_BC, 0.0).sum(1), jnp.where(at_end_BC, logps_BC, 0.0).min(1)]  # fmt: skip
+    hidden_BTD = hidden_BTD.astype(jnp.float32)
+    last_B1D = jnp.take_along_axis(hidden_BTD, prompt + size_B1[..., None] - 1, axis=1)
+    mean_BD = (hidden_BTD * counts_BT[..., None]).sum(1) / counts_BT.sum(1, keepdims=True)
+    return jnp.concatenate([last_B1D[:, 0], mean_BD, jnp.stack(sure, axis=1)], axis=1)
 
 
 class TraceScorer:
@@ -52,17 +69,23 @@ class TraceScorer:
         """Freezes the policy as it is."""
         self.graph, self.state = nnx.split(frozen_copy(policy))
         self.tokenizer, self.mesh = tokenizer, session.mesh
-        self.length, self.line = session.run.cache_length + 1, None
+        self.lengths, self.line = session.run.profile.lengths, None
 
     def features(self, questions: Sequence[str], texts: Sequence[str]) -> np.ndarray:
         """Features_BF of completions, each after its question and with an EOS."""
         tokenizer, pad_id = self.tokenizer, self.tokenizer.pad_id()
-        said = [render_prompt(q) + text for q, text in zip(questions, texts, strict=True)]
-        ids = [[tokenizer.bos_id(), *tokenizer.encode(x), tokenizer.eos_id()] for x in said]
-        look = functools.partial(trace_features, self.graph, self.state, pad_id=pad_id)
-        return in_passes(
-            look, ids, rows=self.rows, length=self.length, pad_id=pad_id, mesh=self.mesh
+        prompt, most = self.lengths.prompt, self.lengths.completion + 1
+        asked = [[tokenizer.bos_id(), *tokenizer.encode(render_prompt(q))] for q in questions]
+        said = [[*tokenizer.encode(text), tokenizer.eos_id()][:most] for text in texts]
+        ids = [
+            [*before, *after, *[pad_id] * (most - len(after))]
+            for before, after in zip(asked, said, strict=True)
+        ]
+        look = functools.partial(
+            trace_features, self.graph, self.state, pad_id=pad_id, prompt=prompt
         )
+        length = prompt + most
+        return in_passes(look, ids, rows=self.rows, length=length, pad_id=pad_id, mesh=self.mesh)
 
     def __call__(
         self,

@@ -20,7 +20,7 @@ from submission.bench.answers.choice_answers import check_choice
 from submission.bench.answers.code_answers import check_code
 from submission.bench.answers.math_answers import check_formula
 from submission.bench.answers.number_answers import check_number
-from submission.bench.answers.prompts import Example
+from submission.bench.answers.prompts import MORE_CHECKERS, Example
 from submission.bench.answers.text_answers import check_text
 
 # Who takes an answer back, or talks to the one who grades, has given none.
@@ -46,6 +46,8 @@ def check(example: Example, answer: str) -> bool | None:
     gold, question = example.answer, example.question
     if example.checker == "code":
         return check_code(answer, example.tests)
+    if example.checker in MORE_CHECKERS:
+        return MORE_CHECKERS[example.checker](example, answer)
     if len(gold) > LONGEST_ANSWER:
         return None
     if len(answer) > LONGEST_ANSWER or (RETRACTED.search(answer) and not RETRACTED.search(gold)):

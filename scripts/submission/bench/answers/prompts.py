@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 REASONING_START, REASONING_END = "<reasoning>", "</reasoning>"
@@ -32,6 +32,8 @@ def render_prompt(question: str) -> str:
 
 
 CHECKER_KINDS = ("number", "choice", "boolean", "text", "code", "open")
+# Further kinds of a recipe: (example, answer) -> is it right? None if the row cannot tell.
+MORE_CHECKERS: dict[str, Callable[[Any, str], bool | None]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ def example_from_mapping(row: Mapping[str, Any], where: str) -> Example:
                 f"{where}: the row has no field {field!r}. Every row needs question, answer and "
                 "checker."
             )
-    if row["checker"] not in CHECKER_KINDS:
+    if row["checker"] not in (*CHECKER_KINDS, *MORE_CHECKERS):
         raise ValueError(
             f"{where}: unknown checker {row['checker']!r}. "
             f"Choose one of: {', '.join(CHECKER_KINDS)}."

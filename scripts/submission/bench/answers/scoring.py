@@ -135,6 +135,7 @@ class Context:
     vocabulary: Vocabulary = PLAIN
     encoder: Reader | None = None  # reads the meaning of open answers; without it, words count
     gold_probability: Callable[..., Sequence[float]] | None = None
+    examples: Sequence[Example] = ()  # the rows of the stage
 
 
 Parts = Mapping[str, Sequence[float]]

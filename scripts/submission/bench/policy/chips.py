@@ -1,4 +1,4 @@
-"""Chips that are there, and free.
+"""Chips that are there, and free, and whose they are.
 
 Where another process still holds the chips, as for half a minute after a kernel was killed, JAX
 goes on with the CPU and does not say so.
@@ -9,6 +9,24 @@ from collections.abc import Callable
 
 import jax
 import jax.extend
+
+from submission.bench.settings.config import Run
+
+
+def policy_devices(run: Run) -> list[jax.Device]:
+    """The chips of the policy: all but those that a second model has for itself.
+
+    Raises:
+      ValueError: none is left.
+    """
+    devices, helper = jax.devices(), run.profile.helper
+    apart = helper.chips if helper else 0
+    if apart >= len(devices):
+        raise ValueError(
+            f"The second model of recipe {run.recipe!r} is to have {apart} chips of its own, and "
+            f"there are {len(devices)}: lower `chips` of the `helper`, or make it 0, in turn."
+        )
+    return devices[: len(devices) - apart]
 
 
 def free_platform(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from submission.bench.policy.model import abstract_stock, tunix_config
-from submission.bench.settings.config import Run
+from submission.bench.settings.config import Run, StockModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class MemoryPlan:
     weights: int  # bytes per chip, adapter and optimizer included
     training: int  # bytes per chip at the height of an update
     rollout: int  # bytes per chip at the end of a rollout
+    helper_whole: bool = True  # every chip holds all of the second model, if there is one
 
     def __str__(self) -> str:
         """One line for the reader."""
@@ -45,6 +46,11 @@ class MemoryPlan:
 def parameter_count(model_config: Any) -> int:
     """Numbers in a Tunix Gemma of this configuration; no weight is made."""
     return sum(x.size for x in jax.tree.leaves(nnx.state(abstract_stock(model_config))))
+
+
+def weight_bytes(model: StockModel) -> int:
+    """What the weights of a stock model take, whole."""
+    return parameter_count(tunix_config(model)) * jnp.dtype(model.dtype).itemsize
 
 
 def adapter_count(model_config: Any, rank: int) -> int:
@@ -99,8 +105,9 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     """
     training, rollout = functools.partial(pass_bytes, run), functools.partial(cache_bytes, run)
     profile, settings, width = run.profile, run.profile.grpo, jnp.dtype(run.model.dtype).itemsize
-    shape = tunix_config(run.model)
-    base = parameter_count(shape) * width
+    shape, base = tunix_config(run.model), weight_bytes(run.model)
+    apart = profile.helper.chips if profile.helper else 0
+    second = weight_bytes(profile.helper.model) if profile.helper and not apart else 0
     # The adapter and its frozen copy; master weights, two moments, gradients in float32.
     trained = adapter_count(shape, profile.adapter.rank) * (2 * width + 4 * 4)
     room = profile.chip.memory_gib * (1 - profile.chip.spare) * 2**30
@@ -116,8 +123,9 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
         return cache_bytes(run, rows) + cache_bytes(run, rows / devices)
 
     enough = largest_divisor(settings.prompts, profile.chip.pass_tokens / run.cache_length / group)
-    for replicated in (True, False):
+    for replicated, helper_whole in ((True, True), (True, False), (False, False)):
         weights = trained + (base if replicated else base / devices)
+        weights += second if helper_whole else second / devices
         micro = settings.micro_prompts or fitting(weights, enough, training)
         at_once = fitting(weights, settings.prompts, rollout)
         answered = fitting(weights, profile.evaluation.batch_size, evaluation, rows=1)
@@ -125,9 +133,10 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
             return MemoryPlan(
                 replicated, micro, at_once, answered, math.ceil(weights),
                 math.ceil(weights + training(micro * group)),
-                math.ceil(weights + rollout(at_once * group)),
+                math.ceil(weights + rollout(at_once * group)), helper_whole,
             )  # fmt: skip
+    beside = f" with {profile.helper.model.name} beside it" if second else ""
     raise ValueError(
-        f"{run.model.name} does not fit {devices} chips of {profile.chip.memory_gib} GiB: shorten "
-        "`lengths` in the profile, lower `generations`, or choose a smaller model."
+        f"{run.model.name}{beside} does not fit {devices} chips of {profile.chip.memory_gib} GiB: "
+        "shorten `lengths` in the profile, lower `generations`, or choose a smaller model."
     )

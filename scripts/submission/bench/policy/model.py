@@ -139,6 +139,11 @@ def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> 
     return Mesh(found.reshape(shape), (*DATA_AXES, "tp"))
 
 
+def mesh_of(model: nnx.Module) -> Mesh:
+    """The mesh that a model's weights lie on."""
+    return jax.tree.leaves(nnx.state(model))[0].sharding.mesh
+
+
 def batch_on_data_axes(sharding_config: Any) -> Any:
     """A Tunix `ShardingConfig` whose activations are split along `DATA_AXES`."""
     axes = {

@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -105,6 +105,17 @@ def rows_to_keep(done_DR: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     return np.argsort(done_DR, axis=1, kind="stable")[:, :size].astype(np.int32)
 
 
+def ended_rows(written_BT: np.ndarray, eos_ids: Sequence[int]) -> list[np.ndarray]:
+    """Each row up to and with its EOS; whole, if it has none.
+
+    >>> [row.tolist() for row in ended_rows(np.array([[5, 1, 0], [5, 6, 7]]), [1])]
+    [[5, 1], [5, 6, 7]]
+    """
+    ends_BT = np.isin(written_BT, eos_ids)
+    lengths_B = np.where(ends_BT.any(axis=1), ends_BT.argmax(axis=1) + 1, written_BT.shape[1])
+    return [row[:n] for row, n in zip(written_BT, lengths_B, strict=True)]
+
+
 class PolicyRollout(base_rollout.BaseRollout):
     """A rollout engine that decodes in segments and lets go of what is done."""
 
@@ -122,6 +133,8 @@ class PolicyRollout(base_rollout.BaseRollout):
         self._temperature = rollout_config.temperature
         self._chunk = rollout_config.vocabulary_chunk
         self.calls = 0  # how many keys have been used
+        # Hears of completions as they end: (prompts, texts). What is asked of them can begin then.
+        self.listener: Callable[[list[str], list[str]], None] | None = None
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (there is one engine)
     def _decoder(self, eos_ids: tuple[int, ...]) -> Decoder:
@@ -150,15 +163,21 @@ class PolicyRollout(base_rollout.BaseRollout):
         rows = self._prompt_tokens(prompts[::generations], settings.max_prompt_length)
         key = jax.random.fold_in(settings.seed, self.calls)
         self.calls += 1
-        tokens = self._complete(rows, generations, key, settings)
         eos_ids = settings.eos_tokens or [self.eos_id()]
-        stopped = [len(row) > 0 and row[-1] in eos_ids for row in tokens]
-        spoken = [row[:-1] if end else row for row, end in zip(tokens, stopped, strict=True)]
-        text = [self._tokenizer.decode(row.tolist()) for row in spoken]
+
+        def text_of(row: np.ndarray) -> str:
+            stopped = len(row) > 0 and row[-1] in eos_ids
+            return mark_cut(self._tokenizer.decode(row[: len(row) - stopped].tolist()), stopped)
+
+        def heard(indices: Sequence[int], rows: Sequence[np.ndarray]) -> None:
+            if self.listener is not None and len(indices):
+                self.listener([prompts[i] for i in indices], list(map(text_of, rows)))
+
+        tokens = self._complete(rows, generations, key, settings, heard)
         padded_BP = left_padded(rows, settings.max_prompt_length, self.pad_id())
         padded_BP = padded_BP.repeat(generations, axis=0)
         return base_rollout.RolloutOutput(
-            text=[mark_cut(t, end) for t, end in zip(text, stopped, strict=True)],
+            text=list(map(text_of, tokens)),
             logits=None,
             tokens=tokens,
             left_padded_prompt_tokens=padded_BP,
@@ -171,8 +190,9 @@ class PolicyRollout(base_rollout.BaseRollout):
         generations: int,
         key: jax.Array,
         settings: EngineConfig,
+        heard: Callable[[Sequence[int], Sequence[np.ndarray]], None],
     ) -> list[np.ndarray]:
-        """The completions' tokens, group after group."""
+        """The completions' tokens, group after group; `heard` is told of those that end."""
         decoder = self._decoder(tuple(settings.eos_tokens or [self.eos_id()]))
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k)
         state = nnx.state(self._policy)
@@ -209,9 +229,9 @@ class PolicyRollout(base_rollout.BaseRollout):
             # A finished row that was kept to fill up a shard has padding only: nothing is lost.
             here = slice(index, index + settings.segment)
             written_BT[row_B[~was_done_B], here] = tokens_BS[~was_done_B, : limit - index]
-        ends_BT = np.isin(written_BT[: len(rows) * generations], decoder.eos_ids)
-        lengths = np.where(ends_BT.any(axis=1), ends_BT.argmax(axis=1) + 1, limit)
-        return [row[:n] for row, n in zip(written_BT, lengths, strict=False)]
+            ended = row_B[done_B & ~was_done_B]
+            heard(ended, ended_rows(written_BT[ended], decoder.eos_ids))
+        return ended_rows(written_BT[: len(rows) * generations], decoder.eos_ids)
 
     def get_per_token_logps(
         self, prompt_tokens: jax.Array, completion_tokens: jax.Array

@@ -58,8 +58,9 @@ def learnable(state: CellState, cell: Cell, settings: Curriculum, progress: floa
 
 
 def in_phase(state: CellState, cell: Cell, settings: Curriculum, progress: float) -> float:
-    """Easy rows in the first third of a stage, all but the hardest in the second, then all."""
-    return float(cell[2] <= (0.34, 0.67, 1.0)[min(2, int(3 * progress))])
+    """Easy rows first; after the borders all but the hardest, and then all."""
+    phase = sum(progress >= border for border in settings.borders)
+    return float(cell[2] <= (0.34, 0.67, 1.0)[phase])
 
 
 # What a cell's share is multiplied with, by the name of the curriculum.

@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import random
@@ -228,6 +229,15 @@ def until_down(rows: Iterable[Example | str], trouble: list[str]) -> Iterator[Ex
         trouble.append(f"it is down: {error}")
 
 
+def outlined(source: Source, rows: Iterable[Example | str]) -> Iterator[Example | str]:
+    """The rows, their traces in the source's outline if it has one."""
+    for row in rows:
+        if source.outline and not isinstance(row, str) and row.trace:
+            parts = {"question": row.question, "trace": row.trace, "answer": row.answer}
+            row = dataclasses.replace(row, trace=source.outline.format(**parts))
+        yield row
+
+
 def load_source(
     source: Source,
     row_filter: RowFilter,
@@ -250,7 +260,10 @@ def load_source(
     end = clock() + 60 * source.minutes
     scan = scan if row_filter.needs_trace else {}
     rows = read_source(source, clock=clock, resolved=commits.append, **scan)
-    judged = row_filter.judged(until_down(rows, trouble))
+    looked_at = itertools.islice(
+        rows, source.skip, None if source.look is None else source.skip + source.look
+    )
+    judged = row_filter.judged(outlined(source, until_down(looked_at, trouble)))
     with contextlib.closing(rows), contextlib.closing(judged):
         for example, reason in judged:
             if len(usable) >= min(source.rows, at_most) or clock() > end:

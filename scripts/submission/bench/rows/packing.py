@@ -13,6 +13,7 @@ drawn: the rows follow from the stream alone.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -160,6 +161,23 @@ def row_length(sizes: Sequence[int], shortest: int, longest: int) -> int:
     shares = {length: used_share(sizes, length) for length in lengths}
     good = [length for length, share in shares.items() if share >= GOOD_USE]
     return min(good, default=max(shares, key=shares.__getitem__))
+
+
+def updates_of(passes: float, examples: int, sizes: Sequence[int], rows: int, length: int) -> int:
+    """Updates in which so many examples pass so often.
+
+    Args:
+      passes: through all examples.
+      examples: how many there are.
+      sizes: of some of them, in tokens, which stand for all.
+      rows: of an update.
+      length: of a row, in tokens.
+
+    >>> updates_of(4, 1000, [5] * 100, rows=10, length=20)
+    100
+    """
+    slots = rows * length * used_share(sizes, length)
+    return math.ceil(passes * examples * float(np.mean(sizes)) / slots)
 
 
 def rows_per_update(rows: int, shortest: int, length: int, devices: int) -> int:

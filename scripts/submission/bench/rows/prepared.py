@@ -40,6 +40,21 @@ def asked_of(run: Run, stage: str) -> dict[str, Any]:
     }
 
 
+def require_sources(run: Run) -> None:
+    """Has each stage that has steps a source of rows?
+
+    Raises:
+      ValueError: names the one that has none, and the remedy.
+    """
+    for stage, settings in (("sft", run.profile.sft), ("grpo", run.profile.grpo)):
+        if settings.steps and not asked_of(run, stage)["sources"]:
+            raise ValueError(
+                f"Recipe {run.recipe!r} has no rows for {stage} in profile {run.profile.name!r}: "
+                "all of its sources are off. Switch one on by name (SWITCHED_ON), or add your own "
+                'in the cell "Add your dataset".'
+            )
+
+
 def read_rows(
     run: Run,
     tokenizer: Any,
@@ -50,9 +65,10 @@ def read_rows(
     """The rows of each stage, read from their sources; prints what was dropped, and why.
 
     Raises:
-      ValueError: too few rows of a source can be used.
+      ValueError: a stage has no sources, or too few rows of one can be used.
       RuntimeError: too many sources are down.
     """
+    require_sources(run)
     whole = run.profile.preparation_minutes
     given = run.minutes * run.profile.preparation_share if run.minutes else whole
     minutes = minutes or min(whole, given)

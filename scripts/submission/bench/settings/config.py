@@ -51,6 +51,9 @@ class Source:
     checker: str = "open"
     weight: float = 1.0  # times its share in the mixture
     rows: int = 1_000_000  # keep no more than this many usable rows
+    skip: int = 0  # so many rows, in the source's own order, are left out first, ...
+    look: int | None = None  # ... and then so many are looked at; None: all
+    outline: str = ""  # what its traces become: a text with {question}, {trace}, {answer} in it
     minutes: float = 6.0  # read no longer than this; a limit of the hub's lasts up to five
     licence: str = "Apache-2.0"
     on: bool = True
@@ -134,6 +137,7 @@ class Sft:
     optimizer: Optimizer
     save_every: int
     minimum_kept: float  # share of rows that must fit the lengths, or the run stops
+    epochs: float = 0.0  # not 0: it ends after so many passes through its rows, if not before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Curriculum:
     kind: str = "learnability"  # or uniform, or phases
     floor: float = 0.1  # learnability: the least weight of a cell, against 1 at p = 1/2
     memory: float = 0.98  # what a running success rate keeps at each completion
+    borders: tuple[float, float] = (1 / 3, 2 / 3)  # phases: of the stage, where harder rows come in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,15 +306,18 @@ class Recipe:
     about: str
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     in_profile: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    continues: float = 0.0  # not 0: it goes on from an earlier run, at so much of its rate
+    continues: str = ""  # the stage of an earlier run that goes on: sft or grpo; the other rests
+    slower: float = 1.0  # ... at so much of the profile's rate
 
     def applied(self, profile: Profile) -> Profile:
         """The profile as this recipe changes it."""
         profile = changed(changed(profile, self.changes), self.in_profile.get(profile.name, {}))
         if not self.continues:
             return profile
-        rate = self.continues * profile.grpo.optimizer.peak_rate
-        return changed(profile, {"sft": {"steps": 0}, "grpo": {"optimizer": {"peak_rate": rate}}})
+        rate = self.slower * getattr(profile, self.continues).optimizer.peak_rate
+        rests = {"sft": "grpo", "grpo": "sft"}[self.continues]
+        going_on = {"optimizer": {"peak_rate": rate}}
+        return changed(profile, {rests: {"steps": 0}, self.continues: going_on})
 
 
 # A run is a profile and a recipe, a seed, a time limit, and where its files go. They can be set
@@ -411,7 +419,8 @@ def run_asked_for(
     start_from = environment.get("START_FROM", "")
     if bool(start_from) != bool(recipe.continues):
         raise ValueError(
-            "The recipe 'continue' and START_FROM, the folder of an earlier run, need each other: "
+            "A recipe that continues and START_FROM, the folder of an earlier run, need each "
+            "other: "
             f"RECIPE={name!r}, START_FROM={start_from!r}.{PARAMETERS}"
         )
     return Run(

@@ -41,13 +41,14 @@ class Helper:
     adapter: Adapter | None = None
     step: str = ""  # folder of the saved step that holds the adapter
     rubrics: Rubrics | None = None  # of a judge
+    chips: int = 0  # of its own, the last ones; 0: it takes turns with the policy on all
 
 
 @dataclasses.dataclass(frozen=True)
 class TraceModel:
     """A reward model of the trace: what it is trained on."""
 
-    prompts: int = 768  # of the rows of SFT
+    prompts: int = 1024  # of the rows of SFT
     generations: int = 4  # completions of each
     apart: float = 0.2  # share of the prompts that it is measured on, and not trained
     penalty: float = 0.01  # of the squared weights, per example
