@@ -96,14 +96,24 @@ def test_a_plan_follows_from_what_was_compiled(devices, monkeypatch, capsys):
         cost = compiled_cost.Cost(hbm_gib=1.0, flops=0.0, bytes=0.1 * 819e9, collectives={})
         return tpu_compile.Report(name, "gemma3_1b_it", True, 1.0, 0.0, cost, 30.0)
 
+    def plan_of(recipe):
+        options = types.SimpleNamespace(
+            layers=None, programs=None, compare=None, recipe=recipe, helper=None
+        )
+        return preflight.check("gemma3_1b_it", devices, options)["plan"]
+
     monkeypatch.setattr(preflight, "compiled", made_up)
-    options = types.SimpleNamespace(layers=None, programs=list(tpu_programs.PROGRAMS), compare=None)
-    plan = preflight.check("gemma3_1b_it", devices, options)["plan"]
+    plan = plan_of("")
     assert plan["chips"] == 8
     assert plan["roofline_seconds"]["grpo_step"] == pytest.approx(0.1)
     assert plan["seconds_to_compile"]["grpo_step"] == 30.0
     assert plan["completions"] > plan["cautious"]["completions"] > 0
     assert "cautious:" in capsys.readouterr().out
+    assert "helper_pass" not in plan["roofline_seconds"]
+    judged = plan_of("judged")
+    assert judged["roofline_seconds"]["helper_pass"] == pytest.approx(0.1)
+    assert judged["completions"] < plan["completions"]
+    assert plan_of("zero_cost")["likely"]["updates"] > 10_000
 
 
 def test_tunix_constrains_activations_inside_and_not_after():
