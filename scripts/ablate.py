@@ -124,11 +124,7 @@ def no_gate() -> Any:
 
 def with_rewards(**changes: Any) -> Callable[[config.Profile], config.Profile]:
     """A change of the weights."""
-
-    def changed(profile: config.Profile) -> config.Profile:
-        return dataclasses.replace(profile, rewards=dataclasses.replace(profile.rewards, **changes))
-
-    return changed
+    return lambda profile: config.changed(profile, {"rewards": changes})
 
 
 def with_grpo(**changes: Any) -> Callable[[config.Profile], config.Profile]:

@@ -15,13 +15,12 @@ SCRIPT = """
 import dataclasses, json, pathlib, sys, time
 sys.path[:0] = ["scripts", "tests"]
 import jax
-from flax import nnx
 
 from conftest import short_run
 from submission.bench.answers import scoring
 from submission.bench.policy import chips, model
 from submission.bench.rows import prepared
-from submission.bench.run import budget, checkpoints, run_folder, stages
+from submission.bench.run import budget, checkpoints, helpers, run_folder, stages
 from submission.bench.settings import config
 from submission.essay import grpo, judged, recipes
 
@@ -33,7 +32,7 @@ changes = {
 }
 profile = recipes.RECIPES["judged"].applied(run.profile)
 teacher = recipes.TEACHERS["tiny"]["helper"]
-profile = config.changed(profile, changes | {"adapter": dataclasses.asdict(teacher.adapter)})
+profile = config.changed(profile, changes | {"adapter": teacher.adapter})
 run = dataclasses.replace(run, profile=profile)
 devices = chips.policy_devices(run)
 mesh = model.make_mesh(True, devices)
@@ -70,14 +69,11 @@ session = stages.Session(run, mesh, folder, forever, listeners=[after_a_step])
 report = grpo.train_grpo(policy, tokenizer, rows["grpo"], session, forever)
 judge, everywhere = scoring.EXTRA_PARTS["judge"], model.make_mesh()
 some = list(said)[:32]
+shared = config.changed(run, {"profile": {"helper": {"chips": 0}}})
 in_turn = judged.Judge(
-    model.add_adapter(model.load_stock(run.model, stock, everywhere), profile.helper.adapter, 0,
-                      everywhere),
-    tokenizer, everywhere, profile.helper.rubrics, judge.length,
+    helpers.load_helper(shared, everywhere), tokenizer, everywhere, profile.helper.rubrics,
+    judge.length,
 )
-helper = in_turn.graph, in_turn.state
-checkpoints.restore_adapter(policy := nnx.merge(*helper), pathlib.Path(profile.helper.step))
-in_turn.graph, in_turn.state = nnx.split(policy)
 judge_of_all = whole(in_turn, *zip(*some))
 print(json.dumps({
     "policy": len(devices), "judge": len(judge.mesh.devices.flatten()),

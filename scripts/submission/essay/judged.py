@@ -25,7 +25,8 @@ from flax import nnx
 from submission.bench.answers.prompts import Completion, Example, parse, render_prompt
 from submission.bench.answers.scoring import EXTRA_PARTS, EXTRA_SETUPS, Context
 from submission.bench.policy.losses import final_logits, states_of_tokens
-from submission.bench.run.helpers import helper_mesh, load_helper, require_helper
+from submission.bench.policy.model import mesh_of
+from submission.bench.run.helpers import load_helper, require_helper
 from submission.bench.run.samples import in_passes
 from submission.bench.run.stages import REQUIREMENTS
 from submission.bench.settings.config import Run
@@ -152,7 +153,8 @@ def seat_judge(context: Context, cluster: Any, tokenizer: Any, run: Run) -> None
     mesh = next(iter(cluster.cluster_config.role_to_mesh.values()))
     helper = run.profile.helper
     length = run.cache_length + helper.rubrics.line_tokens
-    judge = Judge(load_helper(run, mesh), tokenizer, helper_mesh(run, mesh), helper.rubrics, length)
+    model = load_helper(run, mesh)
+    judge = Judge(model, tokenizer, mesh_of(model), helper.rubrics, length)
     EXTRA_PARTS["judge"] = judge
     if helper.chips:
         judge.rows = {render_prompt(example.question): example for example in context.examples}

@@ -145,7 +145,7 @@ WITHOUT_SFT = {
     "mixture": MixtureShares(temperature=0.5, cap=1.0),  # of p^0.5, as domains are in DISCO
 }  # fmt: skip
 
-FEW_STEPS = {"tiny": {"grpo": {"steps": 40, "save_every": 40}}}
+FEW_STEPS = {"tiny": {"grpo": SHORT["grpo"]}}
 
 # %% [markdown]
 # **One domain.** On the tiny profile, which cannot read them, these are the default's rows. Where
