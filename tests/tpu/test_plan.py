@@ -67,7 +67,7 @@ def test_no_assumption_is_better_in_the_cautious_case(name):
     assert one.cautious <= one.likely if one.more_is_better else one.cautious >= one.likely
 
 
-@pytest.mark.parametrize("name", ASSUMPTIONS.keys() - {"judged"})
+@pytest.mark.parametrize("name", sorted(ASSUMPTIONS.keys() - {"judged"}))
 def test_every_assumption_counts_in_the_direction_it_says(case_of, name):
     one = ASSUMPTIONS[name]
     much = 30 if one.unit.startswith("seconds") else 0.2
