@@ -135,11 +135,13 @@ def with_grpo(**changes: Any) -> Callable[[config.Profile], config.Profile]:
 def ended_by_turn() -> Any:
     """The targets of SFT end with Gemma's mark of a turn, where the judges' sampler goes on."""
 
+    tokenize = data.tokenize
+
     def tokenized(tokenizer: Any, example: Any) -> data.Tokens:
-        whole = data.tokenize(tokenizer, example)
+        whole = tokenize(tokenizer, example)
         return data.Tokens(whole.prompt, [*whole.target[:-1], *tokenizer.encode(TURN_END)])
 
-    return mock.patch.object(sft, "tokenize", tokenized)
+    return mock.patch.object(data, "tokenize", tokenized)
 
 
 def as_in_profile(**changes: Any) -> Callable[[config.Profile], config.Profile]:

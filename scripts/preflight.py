@@ -8,10 +8,12 @@ and what is computed (`tpu/cost.py`). Nothing is run, and no weight is made. Gem
     python scripts/preflight.py [--model gemma3_1b_it|gemma2_2b_it] [--topology v5e:2x4]
                                 [--json FILE] [--compare stock] [--programs NAME ...]
     python scripts/preflight.py --plan-from FILE [--write] [--recipe R] [--helper MODEL]
+                                [--topology v5e:4x4 --prompts 256]
 
 The second makes the plan anew from what the compiler said before, in seconds: after a change of
 the settings or of `tpu/assumptions.py`. FILE is one of `--json`, or `data/plan.json`. Of a recipe
-with a second model, which teaches or judges, the pass of that model is compiled.
+with a second model, which teaches or judges, the pass of that model is compiled; of a larger slice,
+where each chip has the work that it had, what its hosts exchange.
 
 Exit code 1: something does not fit, or the plan does not end in time.
 """
@@ -33,16 +35,21 @@ from tpu.programs import PROGRAMS, make_target, programs_of, run_for
 from tpu.stock import compare_with_stock
 from tpu.target import tpu_devices
 
+from submission.bench.policy.hosts import run_of_a_host
 from submission.essay import profiles
 
+ONE_HOST = "v5e:2x4"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[str, Any]:
     """All programs of one model, its plan, and the comparison if one is asked for."""
-    run = run_for(name, options.layers, options.recipe, options.helper)
-    target, programs = make_target(run, devices), options.programs or programs_of(run)
-    print(f"\n{name} on {len(devices)} chips: {target.plan}")
+    run = run_for(name, options.layers, options.recipe, options.helper, options.prompts)
+    target = make_target(run, devices)
+    run, programs = target.run, options.programs or programs_of(target)
+    hosts = 1 if target.slice is None else len(target.slice.devices)
+    where = f"{len(devices)} chips" + f" of {hosts} hosts; on each" * (hosts > 1)
+    print(f"\n{name} on {where}: {target.plan}")
     reports: dict[str, Report] = {}
     for program in programs:
         is_sampler = program == "evaluation_decode"
@@ -52,13 +59,13 @@ def check(name: str, devices: list[Any], options: argparse.Namespace) -> dict[st
             reports[program] = one_step(reports[program], target)
         print(reports[program], flush=True)
     found: dict[str, Any] = {"programs": [report.as_json() for report in reports.values()]}
-    if programs == programs_of(run) and all(report.cost for report in reports.values()):
+    if programs == programs_of(target) and all(report.cost for report in reports.values()):
         roofline = {name: report.cost.roofline_seconds for name, report in reports.items()}
         if not run.profile.grpo.steps:
             found["plan"] = tpu_plan.sft_alone(run, target.mesh.size, roofline)
             return found
         to_compile = {name: report.seconds_to_compile for name, report in reports.items()}
-        found["plan"] = tpu_plan.nine_hours(run, target.mesh.size, roofline, to_compile)
+        found["plan"] = tpu_plan.nine_hours(run, target.mesh.size, roofline, to_compile, hosts)
         print(tpu_plan.describe(found["plan"]), flush=True)
     if options.compare:
         found["comparison"] = compare_with_stock(target, devices, programs)
@@ -69,17 +76,24 @@ def plan_again(options: argparse.Namespace) -> int:
     """The plan from an earlier one; a recipe's second model is compiled. Returns the exit code."""
     found = json.loads(options.plan_from.read_text(encoding="utf-8"))
     plan = found.get("plan", found)
-    run = run_for(plan["model"], None, options.recipe, options.helper)
-    if run.profile.helper:
+    run = run_for(plan["model"], None, options.recipe, options.helper, options.prompts)
+    also = "helper_pass" if run.profile.helper else ""
+    if options.topology != ONE_HOST:
+        try:
+            also, plan = "exchange", tpu_plan.on_more_hosts(run, plan, options.topology)
+        except ValueError as error:
+            print(f"preflight.py: {error}", file=sys.stderr)
+            return 1
+    if also:
         target = make_target(run, list(tpu_devices(options.topology)))
-        report = compiled("helper_pass", PROGRAMS["helper_pass"], target)
+        report = compiled(also, PROGRAMS[also], target)
         print(target.plan, report, sep="\n")
         if not report.fits:
             return 1
         for of, value in (("roofline_seconds", report.cost.roofline_seconds),
                           ("seconds_to_compile", report.seconds_to_compile)):  # fmt: skip
-            plan[of]["helper_pass"] = value
-    plan = tpu_plan.made_again(run, plan)
+            plan[of][also] = value
+    plan = tpu_plan.made_again(run_of_a_host(run, plan.get("hosts", 1)), plan)
     print(tpu_plan.describe(plan))
     if options.write:
         tpu_plan.write(plan, ROOT / "data")
@@ -91,7 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     models = [name for name, one in profiles.STOCK_MODELS.items() if one.handle]
     parser.add_argument("--model", choices=models, action="append", help="default: both")
-    parser.add_argument("--topology", default="v5e:2x4", help="also v5e:4x4, v5e:8x8")
+    parser.add_argument("--topology", default=ONE_HOST, help="also v5e:4x4 (four hosts), v5e:8x8")
     parser.add_argument("--json", type=pathlib.Path, help="write the results here")
     parser.add_argument(
         "--compare", choices=["stock"], help="Tunix's defaults beside ours, of --programs"
@@ -99,6 +113,7 @@ def main() -> int:
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, help="default: all it has")
     parser.add_argument("--recipe", default="", choices=["", *profiles.RECIPES])
     parser.add_argument("--helper", help="its second model, by Tunix's name: gemma3_12b_it, say")
+    parser.add_argument("--prompts", type=int, help="of an update of GRPO; default: the profile's")
     parser.add_argument("--layers", type=int, help="only so many layers: quick, for a trial")
     parser.add_argument("--plan-from", type=pathlib.Path, metavar="FILE", help="compile nothing")
     parser.add_argument("--write", action="store_true", help="with it: data/plan.json and plan.md")

@@ -24,6 +24,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from notebooks.page import page
 from traitlets.config import Config
 
+from submission.bench.settings.host import holder, hosts_named, require_memory
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "submission.ipynb"
 
@@ -31,10 +33,15 @@ NOTEBOOK = ROOT / "submission.ipynb"
 class TerminalClient(NotebookClient):
     """Shows cell starts and text output on the terminal while the notebook runs."""
 
+    quiet = False  # of several hosts, the first alone tells what it does
+    last_words = ""
+
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
         """Passes a message of the kernel on, after showing what is text in it."""
         content = msg["content"]
-        if msg["msg_type"] == "stream":
+        if self.quiet:
+            self.last_words = content.get("text", self.last_words)
+        elif msg["msg_type"] == "stream":
             print(content["text"], end="", flush=True)
         elif msg["msg_type"] == "display_data":
             text = content["data"].get("text/markdown")
@@ -49,33 +56,35 @@ def title(cell: Any) -> str:
     return line.lstrip("# ") if cell.cell_type == "markdown" and line.startswith("#") else ""
 
 
-def execute(notebook: Any, out: pathlib.Path) -> int:
+def execute(notebook: Any, out: pathlib.Path, quiet: bool = False) -> int:
     """Runs every cell and writes the executed notebook to `out`; 0 if all went well.
 
     A notebook that failed before the folder was its own leaves the folder alone. One that was
     stopped by a signal gives the shell's number for it, 128 and the signal's.
     """
-    start, wall_start = time.monotonic(), time.time()
+    start = time.monotonic()
     headings = {i: title(cell) for i, cell in enumerate(notebook.cells)}
 
     def announce(cell: Any, cell_index: int, **_: Any) -> None:
         before = [headings[i] for i in range(cell_index, -1, -1) if headings[i]]
-        if before and before[0] != announce.last:
+        if not quiet and before and before[0] != announce.last:
             announce.last = before[0]
             print(f"\n[{time.monotonic() - start:4.0f} s] {before[0]}", flush=True)
 
     announce.last = ""
     came: list[int] = []
+    kernels: list[int] = []
 
     def hand_on_signals(**_: Any) -> None:
         """SIGTERM and SIGINT go to the kernel, which ends its step and saves.
 
         (nbclient would end the kernel at once; and Ctrl-C does not reach it by itself.)
         """
+        kernels.append(client.km.provisioner.pid)
 
         def hand_on(number: int) -> None:
             came.append(number)
-            os.kill(client.km.provisioner.pid, number)
+            os.kill(kernels[0], number)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, hand_on, number)
@@ -91,6 +100,7 @@ def execute(notebook: Any, out: pathlib.Path) -> int:
         # Sockets in the file system: no open port on the machine.
         config=Config({"KernelManager": {"transport": "ipc"}}),
     )
+    client.quiet = quiet
     try:
         client.execute()
         return 0
@@ -98,10 +108,10 @@ def execute(notebook: Any, out: pathlib.Path) -> int:
         print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
     except DeadKernelError:
         why = "was stopped" if came else "died (out of memory?)"
-        print(f"\nThe notebook's kernel {why}.", file=sys.stderr)
+        print(f"{client.last_words}\nThe notebook's kernel {why}.", file=sys.stderr)
     finally:
-        lock = out / ".lock"  # touched when a run takes the folder
-        if lock.exists() and lock.stat().st_mtime >= wall_start:
+        lock = out / ".lock"
+        if lock.exists() and lock.read_text() in map(holder, kernels):
             nbformat.write(notebook, out / "submission.ipynb")
             (out / "report.html").write_text(page(notebook))
     return 128 + came[0] if came else 1
@@ -126,7 +136,6 @@ def prepare(environment: Mapping[str, str]) -> None:
       RuntimeError: there is too little memory, or the model cannot be had; the script has said why.
     """
     sys.path.insert(0, str(ROOT / "scripts"))
-    from submission.bench.settings.host import require_memory
     from submission.essay.profiles import PROFILES, STOCK_MODELS
 
     if profile := PROFILES.get(environment.get("PROFILE", "")):
@@ -176,9 +185,15 @@ def main() -> int:
     except RuntimeError as error:
         print(f"run.sh: {error}", file=sys.stderr)
         return 1
-    if code := execute(notebook_to_run(os.environ.get("RECIPE", "")), out):
-        print("The run was stopped." if code > 128 else "The run failed.", file=sys.stderr)
+    host = (hosts_named(os.environ) or {}).get("process_id", 0)
+    name = f"host {host}: " if host else ""
+    if code := execute(notebook_to_run(os.environ.get("RECIPE", "")), out, quiet=bool(host)):
+        ended = "The run was stopped." if code > 128 else "The run failed."
+        print(f"{name}{ended}", file=sys.stderr)
         return code
+    if host:
+        print(f"{name}done, as host 0, which writes.")
+        return 0
     show_results(out)
     print(f"Everything is in {out}.")
     return 0

@@ -25,6 +25,8 @@ from submission.essay import grpo
 from tpu.assumptions import ASSUMPTIONS
 from tpu.cost import HBM_BYTES_PER_SECOND
 
+CHIPS_OF_A_HOST = 4  # of a v5e slice with more than eight
+COMPLETIONS_MEASURED = 1024  # of the assumption about rewards
 ROLLOUTS = 8  # drawn to see how fast a batch shrinks
 SLOTS_USED = packing.GOOD_USE  # share of a packed row that holds tokens
 CASES = ("likely", "cautious")
@@ -53,6 +55,12 @@ class Case:
     roofline: Mapping[str, float]  # seconds of each program
     to_compile: Mapping[str, float]  # seconds, here
     assumed: Mapping[str, float]
+    hosts: int = 1  # each with so many chips, and this share of an update
+
+    @property
+    def exchanging(self) -> float:
+        """Seconds a pass in which the hosts tell each other their gradients."""
+        return self.roofline["exchange"] / self.assumed["passes"] if self.hosts > 1 else 0.0
 
     @property
     def rows(self) -> int:
@@ -159,10 +167,12 @@ class Case:
         lengths = self.lengths()
         generated = np.mean([self.rollout_seconds(one) for one in lengths])
         passes = np.mean([self.passes_seconds(one) for one in lengths]) + self.judging_seconds
+        settings = self.run.profile.grpo
+        told = settings.prompts / self.plan.micro_prompts * self.exchanging
         parts = {
             "rollout": float(generated) / self.assumed["decoding"],
-            "rewards": self.assumed["rewards"],
-            "update": float(passes) / self.assumed["passes"] + self.assumed["host"],
+            "rewards": self.assumed["rewards"] * lengths.shape[1] / COMPLETIONS_MEASURED,
+            "update": float(passes) / self.assumed["passes"] + told + self.assumed["host"],
         }
         return {**parts, "step": sum(parts.values())}
 
@@ -170,13 +180,13 @@ class Case:
     def sft_step(self) -> float:
         """Seconds. Which length rows get, the examples decide: the dearer update is assumed."""
         least = max(self.roofline["sft_step"], self.roofline["sft_step_longest"])
-        return least / self.assumed["passes"]
+        return least / self.assumed["passes"] + self.exchanging
 
     @property
     def evaluation(self) -> float:
         """Seconds, once compiled: every batch runs until its longest answer is cut."""
         profile = self.run.profile
-        rows = profile.evaluation.rows * len(profile.evaluation.sources)
+        rows = profile.evaluation.rows * len(profile.evaluation.sources) / self.hosts
         steps = math.ceil(rows / self.plan.evaluation_rows) * profile.lengths.completion
         return steps * self.assumed["evaluation_step"] + self.assumed["evaluation_checks"]
 
@@ -247,9 +257,9 @@ class Case:
         )
         return {
             "mean_completion_tokens": round(float(self.lengths().mean())),
-            "sft_tokens": round(sft_steps * rows * row_tokens * SLOTS_USED),
+            "sft_tokens": round(self.hosts * sft_steps * rows * row_tokens * SLOTS_USED),
             "grpo_steps": steps,
-            "completions": steps * settings.prompts * settings.generations,
+            "completions": self.hosts * steps * settings.prompts * settings.generations,
             "hours_by_stage": {name: round(hours[name], 3) for name in COLUMNS},
             "total_hours": round(sum(hours.values()), 3),
             "complete": sft_steps == profile.sft.steps,
@@ -286,22 +296,27 @@ def sft_alone(run: config.Run, chips: int, roofline: Mapping[str, float]) -> dic
 
 
 def nine_hours(
-    run: config.Run, chips: int, roofline: Mapping[str, float], to_compile: Mapping[str, float]
+    run: config.Run,
+    chips: int,
+    roofline: Mapping[str, float],
+    to_compile: Mapping[str, float],
+    hosts: int = 1,
 ) -> dict[str, Any]:
     """The likely session, the cautious one beside it, and what both follow from.
 
     Args:
-      run: the run.
-      chips: how many.
+      run: the run; of several hosts, as one of them has it.
+      chips: how many; of several hosts, of each.
       roofline: least seconds of each program, by the compiler.
       to_compile: seconds that each took to compile here.
+      hosts: how many.
     """
     stock = model.abstract_stock(model.tunix_config(run.model))
     plan = memory.plan_memory(run, chips)
 
     def session(which: str, **changes: float) -> dict[str, Any]:
         assumed = {name: getattr(one, which) for name, one in ASSUMPTIONS.items()} | changes
-        return Case(run, chips, plan, stock, roofline, to_compile, assumed).session()
+        return Case(run, chips, plan, stock, roofline, to_compile, assumed, hosts).session()
 
     return {
         "model": run.model.name,
@@ -313,6 +328,7 @@ def nine_hours(
         },
         "assumptions": {name: dataclasses.asdict(one) for name, one in ASSUMPTIONS.items()},
         "chips": chips,
+        "hosts": hosts,
         "roofline_seconds": dict(roofline),
         "seconds_to_compile": {name: round(value, 1) for name, value in to_compile.items()},
     }
@@ -320,7 +336,28 @@ def nine_hours(
 
 def made_again(run: config.Run, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan that follows today from what the compiler said when another one was made."""
-    return nine_hours(run, plan["chips"], plan["roofline_seconds"], plan["seconds_to_compile"])
+    compiled = plan["roofline_seconds"], plan["seconds_to_compile"]
+    return nine_hours(run, plan["chips"], *compiled, plan.get("hosts", 1))
+
+
+def on_more_hosts(run: config.Run, plan: Mapping[str, Any], topology: str) -> dict[str, Any]:
+    """An earlier plan for a larger slice, whose chips have the work that was compiled.
+
+    (In SFT each has fewer rows than that. An update is taken to last as long.)
+
+    Raises:
+      ValueError: in GRPO a chip has other work.
+    """
+    chips = math.prod(int(n) for n in topology.partition(":")[2].split("x"))
+    settings = run.profile.grpo
+    before = plan["completions"] / plan["grpo_steps"] / settings.generations / plan["chips"]
+    if settings.prompts != before * chips:
+        raise ValueError(
+            f"{settings.prompts} prompts on {chips} chips are other work for a chip than was "
+            f"compiled. Leave out --plan-from, or ask for --prompts {before * chips:.0f}."
+        )
+    hosts = chips // CHIPS_OF_A_HOST
+    return {**plan, "chips": CHIPS_OF_A_HOST, "hosts": hosts}
 
 
 # --- For the reader -----------------------------------------------------------------------------

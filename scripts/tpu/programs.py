@@ -18,10 +18,11 @@ from tunix.rl import function_registry
 from tunix.rl.grpo import grpo_learner
 from tunix.sft import peft_trainer
 
-from submission.bench.policy import decoding, losses, memory, model, updates
+from submission.bench.policy import decoding, hosts, losses, memory, model, updates
 from submission.bench.rows import packing
 from submission.bench.settings import config
 from submission.essay import grpo, judged, profiles, recipes  # noqa: F401 - adds its recipes
+from tpu.target import tpu_devices
 
 PAD, EOS, BOS = 0, 1, 2  # Gemma's
 
@@ -37,6 +38,7 @@ class Target:
     mesh: Mesh
     policy: nnx.Module
     plan: memory.MemoryPlan
+    slice: Mesh | None = None  # the chips of all hosts, where there are several
 
     def rows(self, *shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         """An array whose first axis is split over the chips."""
@@ -98,10 +100,16 @@ def abstract_policy(run: config.Run, mesh: Mesh, stock_layout: bool = False) -> 
 
 
 def run_for(
-    name: str, layers: int | None, recipe: str = "", helper: str | None = None
+    name: str,
+    layers: int | None = None,
+    recipe: str = "",
+    helper: str | None = None,
+    prompts: int | None = None,
 ) -> config.Run:
     """The `kaggle` run of a model, or of its first few layers, by a recipe and its second model."""
     run = profiles.read_run({"PROFILE": "kaggle", "RECIPE": recipe}, "tpu")
+    if prompts:
+        run = config.changed(run, {"profile": {"grpo": {"prompts": prompts}}})
     if helper:
         run = config.changed(run, {"profile": {"helper": {"model": {"name": helper}}}})
     stock = profiles.STOCK_MODELS[name]
@@ -112,11 +120,19 @@ def run_for(
     return dataclasses.replace(run, profile=dataclasses.replace(run.profile, model=stock))
 
 
+ONE_HOST = 8  # chips of a v5e that one host can have; of a larger slice each has four
+OF_A_HOST = "v5e:2x2"
+
+
 def make_target(run: config.Run, devices: list[Any]) -> Target:
-    """The run on these chips, laid out as the notebook lays it out."""
+    """The run on these chips, laid out as the notebook lays it out; of several hosts, on one."""
+    everywhere = hosts.mesh_of_hosts(devices) if len(devices) > ONE_HOST else None
+    if everywhere is not None:
+        run = hosts.run_of_a_host(run, len(everywhere.devices))
+        devices = list(tpu_devices(OF_A_HOST))  # the compiler takes no part of a slice
     plan = memory.plan_memory(run, len(devices))
     mesh = model.make_mesh(plan.replicated, devices)
-    return Target(run, mesh, abstract_policy(run, mesh), plan)
+    return Target(run, mesh, abstract_policy(run, mesh), plan, everywhere)
 
 
 # --- The programs -------------------------------------------------------------------------------
@@ -230,6 +246,7 @@ def prefill(target: Target) -> Any:
         target.rows(prompts, target.run.profile.lengths.prompt),
         target.rows(prompts, dtype=bool),
         key,
+        target.whole(jax.ShapeDtypeStruct((), jnp.int32)),
         generations=settings.generations,
         sampling=sampling,
     )
@@ -337,6 +354,19 @@ def helper_pass(target: Target) -> Any:
     )
 
 
+def exchange(target: Target) -> Any:
+    """What crosses between hosts in each pass of an update: the gradient of the adapter."""
+    of_hosts, _, added = hosts.exchange(target.mesh, target.slice)
+    _, adapter, _ = target.parts()
+
+    def of_all(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            (len(target.slice.devices), *x.shape), jnp.float32, sharding=of_hosts
+        )
+
+    return added.lower(jax.tree.map(of_all, adapter))
+
+
 PROGRAMS: dict[str, Callable[[Target], Any]] = {
     "sft_step": sft_step,
     "sft_step_longest": functools.partial(sft_step, longest=True),
@@ -348,12 +378,15 @@ PROGRAMS: dict[str, Callable[[Target], Any]] = {
     "grpo_step": grpo_step,
     "evaluation_decode": evaluation_decode,
     "helper_pass": helper_pass,
+    "exchange": exchange,
 }
 
 
-def programs_of(run: config.Run) -> list[str]:
+def programs_of(target: Target) -> list[str]:
     """The programs that a run has."""
-    profile = run.profile
+    profile = target.run.profile
     if not profile.grpo.steps:
         return ["sft_step", "evaluation_decode"]
-    return [name for name in PROGRAMS if profile.helper or name != "helper_pass"]
+    absent = {"helper_pass"} if profile.helper is None else set()
+    absent |= {"exchange"} if target.slice is None else set()
+    return [name for name in PROGRAMS if name not in absent]

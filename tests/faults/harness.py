@@ -64,10 +64,12 @@ class Child:
     faults: str = ""
     changes: str = "{}"
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    log_name: str = ""  # by default the folder's
 
     def start(self) -> "Child":
         """Starts it, in a process group of its own."""
-        self.log = self.out.with_suffix(".log").open("a")
+        self.log_path = self.out.with_name(self.log_name or f"{self.out.name}.log")
+        self.log = self.log_path.open("a")
         self.log_start = self.log.tell()
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(HERE / "pipeline.py"), str(self.out), self.faults],
@@ -95,7 +97,7 @@ class Child:
 
     def said(self) -> str:
         """What this life has printed."""
-        return self.out.with_suffix(".log").read_text(errors="replace")[self.log_start :]
+        return self.log_path.read_text(errors="replace")[self.log_start :]
 
     def until(self, text: str) -> None:
         """Waits until it has printed something."""
@@ -428,6 +430,13 @@ def overhead(folder: pathlib.Path, whole: dict[str, Any], rng: random.Random) ->
     return {"seconds in saves": saving, "share of the run": round(share, 4), "good": share <= 0.03}
 
 
+def several_hosts(folder: pathlib.Path, _: dict[str, Any], number: int, rng: random.Random) -> dict:
+    """What `hosts.py` breaks."""
+    import hosts
+
+    return hosts.everything(folder, number, rng)
+
+
 PARTS: dict[str, Callable[..., dict]] = {
     "kills": kills,
     "damage": damage,
@@ -435,6 +444,7 @@ PARTS: dict[str, Callable[..., dict]] = {
     "injected": injected,
     "budgets": budgets,
     "overhead": overhead,
+    "hosts": several_hosts,
 }
 
 
@@ -478,7 +488,7 @@ def main(arguments: Sequence[str]) -> int:
     found = {}
     before = RESULTS.read_text() if RESULTS.exists() else ""
     for name in options.only or PARTS:
-        more = (options.kills,) if name == "kills" else ()
+        more = (options.kills,) if name in ("kills", "hosts") else ()
         found[name] = PARTS[name](folder, whole, *more, rng)
         if options.write:  # part by part: all of it takes long
             RESULTS.write_text(table(found, before))

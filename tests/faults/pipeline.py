@@ -8,6 +8,7 @@ FAULTS is Python that is executed after the chapters and before the run: it can 
 import os
 import pathlib
 import sys
+import types
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -46,7 +47,8 @@ def main() -> None:
     os.environ |= {"OUT": sys.argv[1], "PROFILE": "tiny", "MPLBACKEND": "agg"}
     faults = sys.argv[2] if len(sys.argv) > 2 else ""
     changes = os.environ.get("CHANGES", "{}")
-    exec(compile(program(faults, changes), "notebook", "exec"), {"__name__": "__main__"})
+    sys.modules["__main__"] = notebook = types.ModuleType("__main__")  # as in a kernel
+    exec(compile(program(faults, changes), "notebook", "exec"), vars(notebook))
 
 
 if __name__ == "__main__":

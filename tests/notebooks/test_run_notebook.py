@@ -34,10 +34,10 @@ RESULTS = {
     "evaluation": dict.fromkeys(("stock", "after_sft", "after_grpo"), SCORES),
 }
 TAKE_FOLDER = """
-import json, os, pathlib
+import json, os, pathlib, socket
 out = pathlib.Path(os.environ["OUT"])
 out.mkdir(exist_ok=True)
-(out / ".lock").touch()
+(out / ".lock").write_text(f"{socket.gethostname()} {os.getpid()}")
 (out / "results.json").write_text(json.dumps(%r))
 """
 

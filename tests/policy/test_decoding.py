@@ -258,7 +258,7 @@ def test_prefill_makes_logits_at_the_last_position_only(gemma_3, mesh, tokenizer
     pad, bos, eos = tokenizer.pad_id(), tokenizer.bos_id(), tokenizer.eos_id()
     decoder = decoding.Decoder(gemma_3, mesh, pad, bos, (eos,))
     prompts_PL, all_real = jnp.ones((8, 48), jnp.int32), jnp.ones(8, bool)
-    arguments = (nnx.state(gemma_3), prompts_PL, all_real, jax.random.PRNGKey(0))
+    arguments = (nnx.state(gemma_3), prompts_PL, all_real, jax.random.PRNGKey(0), jnp.int32(0))
     greedy = decoding.Sampling(1.0, None, None)
     lowered = decoder.prefill.lower(*arguments, generations=4, sampling=greedy)
     text = lowered.compile().as_text()

@@ -300,6 +300,29 @@ def test_a_pass_without_advantages_is_left_out_and_changes_nothing_else(make_pol
         np.testing.assert_allclose(a, b, atol=1e-9)
 
 
+def test_a_first_pass_that_teaches_nothing_reports_what_any_other_would(make_policy, mesh):
+    """A run that goes on begins with a pass that was a later one in the unbroken run."""
+
+    def loss(model, input_tokens, input_mask, positions, attention_mask, advantages):
+        inputs = input_tokens, input_mask, positions, attention_mask, advantages
+        return weighed_loss(model, *inputs), {"looked": jnp.float32(1.0)}
+
+    def reports(weights):
+        trainer = trainer_for(make_policy(), updates.make_optimizer(SETTINGS), 99, passes=1)
+        plain, heard = trainer.gen_model_input_fn, []
+        trainer.with_gen_model_input_fn(lambda x: plain(x) | {"advantages": x.advantages})
+        trainer.with_loss_fn(loss, has_aux=True)
+        updates.use_adapter_only_step(
+            trainer, report=lambda value, aux, norm: heard.append(float(aux["looked"]))
+        )
+        with mesh:
+            trainer.train([pass_of(weight) for weight in weights], skip_jit=True)
+        return heard
+
+    assert reports([1.0, 0.0]) == [1.0, 0.0]
+    assert reports([0.0, 1.0]) == [0.0, 1.0]
+
+
 def test_under_a_kl_term_no_pass_is_left_out(make_policy, mesh):
     _, passes = reinforced(make_policy(), mesh, [1.0, 0.0, 0.0, 0.0], reference=np.zeros((2, 16)))
     assert passes == 4

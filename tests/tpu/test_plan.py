@@ -14,6 +14,7 @@ from tpu import programs
 from tpu.assumptions import ASSUMPTIONS
 
 from conftest import ROOT, session_of, short_run
+from submission.bench.policy.hosts import run_of_a_host
 from submission.bench.run import stages
 from submission.bench.settings import config
 from submission.essay import profiles
@@ -265,3 +266,28 @@ def trainer_of(policy):
         make_optimizer(profiles.TINY.sft.optimizer),
         peft_trainer.TrainingConfig(eval_every_n_steps=4, max_steps=4),
     )
+
+
+def test_four_hosts_of_four_chips_make_twice_the_completions():
+    """Twice the chips and twice the prompts of an update: each chip has the work that it had."""
+    whole = programs.run_for(PLAN["model"], prompts=256)
+    run = run_of_a_host(whole, 4)
+    assert run.profile.grpo.prompts == 64
+
+    def on_four(seconds):
+        plan = tpu_plan.on_more_hosts(whole, PLAN, "v5e:4x4")
+        for of in ("roofline_seconds", "seconds_to_compile"):
+            plan[of] = plan[of] | {"exchange": seconds}
+        return tpu_plan.made_again(run, plan)
+
+    four, slow = on_four(0.003), on_four(1.0)
+    assert (four["hosts"], four["chips"]) == (4, 4)
+    for case, before in CASES.items():
+        ours = four if case == "likely" else four["cautious"]
+        assert 1.8 <= ours["completions"] / before["completions"] <= 2.2
+    assert slow["completions"] < 0.7 * four["completions"]
+
+
+def test_other_work_for_a_chip_than_was_compiled_is_refused(run):
+    with pytest.raises(ValueError, match=r"128 prompts on 16 chips.*--prompts 256"):
+        tpu_plan.on_more_hosts(run, PLAN, "v5e:4x4")

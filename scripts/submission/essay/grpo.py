@@ -22,6 +22,7 @@ from tunix.rl.grpo import grpo_learner
 from submission.bench.answers.meaning import load_encoder
 from submission.bench.answers.scoring import EXTRA_SETUPS, Context, fit_vocabulary
 from submission.bench.policy.cluster import REFERENCES, ChunkedCluster, rollout_config
+from submission.bench.policy.hosts import my_share, run_of_this_host, this_host
 from submission.bench.policy.losses import completion_scores
 from submission.bench.policy.memory import plan_memory
 from submission.bench.policy.model import DATA_AXES, mesh_of
@@ -45,6 +46,7 @@ SPARE_SECONDS = 100.0  # a step that stalls for so long still ends in time; to c
 
 def build_cluster(policy: nnx.Module, tokenizer: Any, run: Run, mesh: Mesh) -> rl_cluster.RLCluster:
     """Policy, reference and rollout engine on one mesh, sharing one base."""
+    run = run_of_this_host(run)
     settings, plan = run.profile.grpo, plan_memory(run, mesh.devices.size)
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     reference = REFERENCES[settings.reference](policy, tokenizer, run, mesh)
@@ -110,7 +112,7 @@ def train_grpo(
     if saved := stage.restored:
         cluster.rollout.calls, generated = saved["calls"], saved["tokens"]
         sampler.restore(saved["sampler"])
-        scorer.tally.restore(saved["tally"])
+        this_host() or scorer.tally.restore(saved["tally"])
     elif "sampler" in session.earlier:
         sampler.go_on(session.earlier["sampler"])
 
@@ -134,7 +136,7 @@ def train_grpo(
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for _ in stage.steps():
             context.progress = stage.pace.progress
-            yield prompt_columns(sampler.draw(settings.prompts, stage.pace.progress))
+            yield prompt_columns(my_share(sampler.draw(settings.prompts, stage.pace.progress)))
 
     with session.stop.heard():
         stream = batches()

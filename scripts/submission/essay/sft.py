@@ -15,7 +15,7 @@ from tunix.sft import peft_trainer
 
 # %% tags=["modules-only"]
 from submission.bench.run.budget import Deadline
-from submission.bench.rows.data import Mixture, Tokens, mixed_forever, tokenize
+from submission.bench.rows.data import Mixture, token_stream
 from submission.bench.policy.losses import chunked_sft_loss
 from submission.bench.policy.model import DATA_AXES, require_window
 from submission.bench.rows.packing import (
@@ -23,6 +23,7 @@ from submission.bench.rows.packing import (
     packed_batches,
     packed_model_input,
     row_length,
+    tokens_of,
     rows_per_update,
     updates_of,
 )
@@ -49,14 +50,11 @@ def train_sft(
         if report["steps"]:
             restore_warm_start(policy, session)
         return report
-
-    def examples() -> Iterator[Tokens]:
-        return (tokenize(tokenizer, example) for example in mixed_forever(rows, run.seed))
-
-    first = itertools.islice(examples(), min(2000, len(rows.examples)))  # they stand for all
-    sizes = [len(example.prompt) + len(example.target) for example in first]
+    examples = token_stream(tokenizer, rows, run.seed)
+    first = list(itertools.islice(examples, min(2000, len(rows.examples))))  # they stand for all
+    sizes = [example.size for example in first]
     length = row_length(sizes, settings.shortest, settings.length)
-    row_count = rows_per_update(settings.rows, settings.shortest, length, session.mesh.devices.size)
+    row_count = rows_per_update(settings.rows, settings.shortest, length, session.chips)
     if settings.epochs:
         updates = updates_of(settings.epochs, len(rows.examples), sizes, row_count, length)
         settings = dataclasses.replace(settings, steps=min(settings.steps, updates))
@@ -82,11 +80,11 @@ def train_sft(
     def batches() -> Iterator[PackedRows | None]:
         nonlocal trained_tokens
         yield from itertools.repeat(None, stage.start)  # Tunix skips what has been trained
-        stream = packed_batches(examples(), row_count, length, pad_id)
+        stream = packed_batches(itertools.chain(first, examples), row_count, length, pad_id)
         stream = itertools.islice(stream, stage.start, None)
         for _ in stage.steps():
             batch = next(stream)
-            tokens = int((batch.segments > 0).sum())
+            tokens = tokens_of(batch)
             trained_tokens += tokens
             stage.record(step_tokens=tokens)
             yield batch

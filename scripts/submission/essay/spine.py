@@ -219,7 +219,7 @@ folder = open_run_folder(run)
 deadline = session_deadline(run, folder, NOTEBOOK_START).before(profile.closing_seconds)
 CKPT_DIR = str(folder.checkpoints)
 chips = policy_devices(run)
-memory_plan = plan_memory(run, len(chips))
+memory_plan = plan_memory(run_of_this_host(run), len(chips))
 mesh = make_mesh(memory_plan.replicated, chips)
 print(memory_plan)
 lora_policy = add_adapter(

@@ -4,22 +4,24 @@ Where another process still holds the chips, as for half a minute after a kernel
 goes on with the CPU and does not say so.
 """
 
+import os
 import time
 from collections.abc import Callable
 
 import jax
 import jax.extend
 
+from submission.bench.policy.hosts import join_hosts
 from submission.bench.settings.config import Run
 
 
 def policy_devices(run: Run) -> list[jax.Device]:
-    """The chips of the policy: all but those that a second model has for itself.
+    """This host's chips of the policy: all but those that a second model has for itself.
 
     Raises:
       ValueError: none is left.
     """
-    devices, helper = jax.devices(), run.profile.helper
+    devices, helper = jax.local_devices(), run.profile.helper
     apart = helper.chips if helper else 0
     if apart >= len(devices):
         raise ValueError(
@@ -35,11 +37,12 @@ def free_platform(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """JAX's platform: if the machine shows a TPU, only once that is free.
+    """JAX's platform, with the other hosts' if there are any; a TPU only once it is free.
 
     Raises:
       RuntimeError: JAX does not get the chips, after so many seconds.
     """
+    join_hosts(os.environ)
     shown = shown and "cpu" not in (jax.config.jax_platforms or "").split(",")[0]
     end = clock() + seconds
     while True:

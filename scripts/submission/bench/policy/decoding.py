@@ -230,9 +230,13 @@ class Decoder:
     def _ends(self, token_B: jax.Array) -> jax.Array:
         return jnp.isin(token_B, jnp.array(self.eos_ids))
 
-    def _prefill(self, state: Any, tokens_PL: jax.Array, is_real_P: jax.Array, key: jax.Array, *,
-                 generations: int, sampling: Sampling) -> Sequences:  # fmt: skip
-        """Runs left-padded prompts through the model, once each; draws first tokens."""
+    def _prefill(self, state: Any, tokens_PL: jax.Array, is_real_P: jax.Array, key: jax.Array,
+                 first: jax.Array, *, generations: int,
+                 sampling: Sampling) -> Sequences:  # fmt: skip
+        """Runs left-padded prompts through the model, once each; draws first tokens.
+
+        The completions are numbered from `first` on.
+        """
         model = nnx.merge(self.graph, state)
         P, L = tokens_PL.shape
         is_token_PL = tokens_PL != self.pad_id
@@ -264,7 +268,7 @@ class Decoder:
             }
             for i, window in enumerate(self.windows)
         ]
-        row_B = self._sharded(jnp.arange(P * generations, dtype=jnp.int32))
+        row_B = self._sharded(first + jnp.arange(P * generations, dtype=jnp.int32))
         token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.never)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)

@@ -25,6 +25,7 @@ from tunix.models.gemma import model as gemma2_lib
 from tunix.models.gemma3 import model as gemma3_lib
 from tunix.models.gemma3 import params as gemma3_params
 
+from submission.bench.policy.hosts import orbax_alone
 from submission.bench.settings.config import Adapter, StockModel
 from submission.bench.settings.host import model_cache
 from submission.bench.settings.limits import within
@@ -132,9 +133,9 @@ def make_mesh(replicated: bool = True, devices: Sequence[Any] | None = None) -> 
 
     Args:
       replicated: does every device hold the whole model?
-      devices: those of a compile-only topology, for example; by default all there are.
+      devices: those of a compile-only topology, for example; by default all of this host.
     """
-    found = np.array(jax.devices() if devices is None else devices)
+    found = np.array(jax.local_devices() if devices is None else devices)
     shape = (-1, 1, 1) if replicated else (1, -1, 1)
     return Mesh(found.reshape(shape), (*DATA_AXES, "tp"))
 
@@ -174,7 +175,8 @@ def abstract_stock(shape: Any) -> nnx.Module:
 def read_arrays(path: pathlib.Path, like: Any = None) -> Any:
     """An Orbax checkpoint as numpy, as it was saved or in a tree like the one given."""
     # As anything else, it would go to the devices of its writer, which `_sharding` names.
-    with ocp.PyTreeCheckpointer() as reader:
+    alone = {"multiprocessing_options": orbax_alone()}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as reader:
         if (tree := like) is None and (metadata := reader.metadata(path).item_metadata):
             tree = metadata.tree  # old checkpoints have none, and are read as numpy
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

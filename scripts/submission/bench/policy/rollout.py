@@ -34,6 +34,7 @@ from tunix.rl.rollout import base_rollout
 
 from submission.bench.answers.prompts import CUT_MARK
 from submission.bench.policy.decoding import Decoder, Sampling
+from submission.bench.policy.hosts import this_host
 from submission.bench.policy.losses import completion_log_probs
 
 
@@ -164,6 +165,7 @@ class PolicyRollout(base_rollout.BaseRollout):
         key = jax.random.fold_in(settings.seed, self.calls)
         self.calls += 1
         eos_ids = settings.eos_tokens or [self.eos_id()]
+        first = this_host() * len(prompts)  # of the completions of all hosts
 
         def text_of(row: np.ndarray) -> str:
             stopped = len(row) > 0 and row[-1] in eos_ids
@@ -173,7 +175,7 @@ class PolicyRollout(base_rollout.BaseRollout):
             if self.listener is not None and len(indices):
                 self.listener([prompts[i] for i in indices], list(map(text_of, rows)))
 
-        tokens = self._complete(rows, generations, key, settings, heard)
+        tokens = self._complete(rows, generations, key, settings, heard, first)
         padded_BP = left_padded(rows, settings.max_prompt_length, self.pad_id())
         padded_BP = padded_BP.repeat(generations, axis=0)
         return base_rollout.RolloutOutput(
@@ -191,6 +193,7 @@ class PolicyRollout(base_rollout.BaseRollout):
         key: jax.Array,
         settings: EngineConfig,
         heard: Callable[[Sequence[int], Sequence[np.ndarray]], None],
+        first: int,
     ) -> list[np.ndarray]:
         """The completions' tokens, group after group; `heard` is told of those that end."""
         decoder = self._decoder(tuple(settings.eos_tokens or [self.eos_id()]))
@@ -205,7 +208,7 @@ class PolicyRollout(base_rollout.BaseRollout):
         is_real_P = np.arange(len(prompts_PL)) < len(rows)
         on_shards = functools.partial(jax.device_put, device=decoder.by_row)
         sequences = decoder.prefill(
-            state, on_shards(prompts_PL), on_shards(is_real_P), key,
+            state, on_shards(prompts_PL), on_shards(is_real_P), key, jnp.int32(first),
             generations=generations, sampling=sampling,
         )  # fmt: skip
 
@@ -228,6 +231,7 @@ class PolicyRollout(base_rollout.BaseRollout):
             )
             # A finished row that was kept to fill up a shard has padding only: nothing is lost.
             here = slice(index, index + settings.segment)
+            row_B = row_B - first
             written_BT[row_B[~was_done_B], here] = tokens_BS[~was_done_B, : limit - index]
             ended = row_B[done_B & ~was_done_B]
             heard(ended, ended_rows(written_BT[ended], decoder.eos_ids))

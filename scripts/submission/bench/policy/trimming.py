@@ -16,6 +16,8 @@ import numpy as np
 from tunix.rl import common
 from tunix.rl.grpo import grpo_learner
 
+from submission.bench.policy.hosts import everyones
+
 
 def completion_lengths(tokens_BC: Any, pad_id: int) -> np.ndarray:
     """Where the last token of each completion stands, counted from 1.
@@ -95,7 +97,8 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
     def _generate_and_compute_advantage(self, *arguments: Any, **keywords: Any) -> Any:
         example = super()._generate_and_compute_advantage(*arguments, **keywords)
         lengths_B = completion_lengths(example.completion_ids, self.rl_cluster.rollout.pad_id())
-        self.record(tokens=lengths_B.mean(), step_tokens=lengths_B.sum())
+        of_all = everyones(lengths_B, "the lengths of completions")
+        self.record(tokens=of_all.mean(), step_tokens=of_all.sum())
         advantages_B = without_noise(example.advantages, self.algo_config.num_generations)
         example = dataclasses.replace(example, advantages=advantages_B)
         # Groups that teach nothing come last: a pass of nothing else is left out.

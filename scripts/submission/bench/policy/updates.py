@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from submission.bench.policy.hosts import counted_tokens, gather, host_count, sum_over_hosts
+from submission.bench.policy.model import mesh_of
 from submission.bench.settings.config import Optimizer
 
 
@@ -208,6 +210,68 @@ def without_gradient(model: nnx.Module, optimizer: nnx.Optimizer, _inputs: None)
     optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.LoRAParam)))
 
 
+# **On several hosts** the step is cut in two where the gradient is known: its mean over the hosts
+# is what the optimizer gets. The norm that is reported, and clipped, is that mean's.
+
+
+class Caught:
+    """Stands where Tunix's step has its optimizer, and keeps the gradient."""
+
+    gradient: Any = None
+
+    def update(self, _model: nnx.Module, gradient: Any) -> None:
+        """Takes the gradient."""
+        self.gradient = gradient
+
+
+def step_of_hosts(
+    graph: nnx.GraphDef,
+    optimizer_graph: nnx.GraphDef,
+    train_step: Callable[..., tuple[Any, Any, Any]],
+    remat: bool,
+    by_token: bool,
+    home: Mesh,
+) -> Callable[..., tuple[nnx.State, nnx.State, Any]]:
+    """As `adapter_only_step`, with the rows of all hosts.
+
+    Args:
+      graph: the model's graph definition; adapter and base are its state, in this order.
+      optimizer_graph: the optimizer's; the moments are its state. They are donated.
+      train_step: Tunix's step (model, optimizer, inputs) -> (loss, aux, gradient norm).
+      remat: recompute every decoder layer in the backward pass?
+      by_token: is the loss a mean over tokens? If not, then over rows.
+      home: this host's mesh.
+    """
+
+    @jax.jit
+    def look(adapter: nnx.State, base: nnx.State, inputs: Any) -> tuple:
+        model, caught = nnx.merge(graph, adapter, base), Caught()
+        with rematerialised(model.config, remat):
+            loss, aux, _ = train_step(model, caught, inputs)
+        return caught.gradient, loss, aux
+
+    @functools.partial(jax.jit, donate_argnums=(1,))
+    def move(adapter: nnx.State, moments: nnx.State, base: nnx.State, gradient: Any) -> tuple:
+        model, optimizer = nnx.merge(graph, adapter, base), nnx.merge(optimizer_graph, moments)
+        gradient = jax.tree.map(lambda x, p: x.astype(p.dtype), gradient, adapter)
+        optimizer.update(model, gradient)
+        norm = optax.global_norm(gradient)
+        return nnx.state(model, nnx.LoRAParam), with_emptied_sum(nnx.state(optimizer)), norm
+
+    def step(adapter: nnx.State, moments: nnx.State, base: nnx.State, inputs: Any) -> tuple:
+        found, tokens = look(adapter, base, inputs), counted_tokens(inputs)
+        whole = sum(gather(tokens, "an update"))
+        of_tokens = tokens / max(1.0, whole)
+        part = of_tokens if by_token else 1 / host_count()
+        gradient, loss, aux = sum_over_hosts(found, (part, part, of_tokens), home)
+        if aux:
+            aux["tokens"] = whole  # the other numbers beside the loss are means over tokens
+        adapter, moments, norm = move(adapter, moments, base, gradient)
+        return adapter, moments, (loss, aux, norm)
+
+    return step
+
+
 def on_mesh_of(like: nnx.State, state: nnx.State) -> nnx.State:
     """The state, with all of it that is on one device only on every device of a mesh."""
     sharding = jax.tree.leaves(like)[0].sharding
@@ -226,6 +290,7 @@ def use_adapter_only_step(
     remat: bool = False,
     rate: Callable[[], float] | None = None,
     report: Callable[..., None] | None = None,
+    by_token: bool = True,
 ) -> None:
     """Gives a `PeftTrainer` a train step that leaves the base weights alone.
 
@@ -236,13 +301,19 @@ def use_adapter_only_step(
       remat: recompute every decoder layer in the backward pass?
       rate: gives the learning rate of each pass; by default the optimizer's own.
       report: hears of each pass: the loss, what the loss reports beside it, the gradient's norm.
+      by_token: is the loss a mean over tokens? If not, then over rows. (Several hosts weigh so.)
     """
     graph, adapter, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
     # What the step returns lies on the mesh. What it is first given has to as well, or it is
     # compiled twice.
     nnx.update(trainer.optimizer, on_mesh_of(adapter, nnx.state(trainer.optimizer)))
     optimizer_graph, _ = nnx.split(trainer.optimizer)
-    step = adapter_only_step(graph, optimizer_graph, trainer._train_step, remat)
+    whole = trainer._train_step, remat
+    if host_count() == 1:
+        step = adapter_only_step(graph, optimizer_graph, *whole)
+    else:
+        home = mesh_of(trainer.model)
+        step = step_of_hosts(graph, optimizer_graph, *whole, by_token, home)
     idle, nothing = adapter_only_step(graph, optimizer_graph, without_gradient), None
 
     def train_step(inputs: Any) -> tuple[Any, Any, Any]:
@@ -250,12 +321,15 @@ def use_adapter_only_step(
         adapter, moments = nnx.state(trainer.model, nnx.LoRAParam), nnx.state(trainer.optimizer)
         if rate is not None:
             moments = with_rate(moments, rate())
-        if nothing is not None and is_idle(inputs):
-            (adapter, moments, _), result = idle(adapter, moments, base, None), nothing
+        left_out = all(gather(is_idle(inputs), "an update"))
+        if left_out and nothing is not None:
+            adapter, moments, _ = idle(adapter, moments, base, None)
         else:
             adapter, moments, result = step(adapter, moments, base, inputs)
             if nothing is None:
                 nothing = jax.tree.map(jnp.zeros_like, result)
+        if left_out:  # the first one too, which a run that goes on makes elsewhere
+            result = nothing
         nnx.update(trainer.model, adapter)
         nnx.update(trainer.optimizer, moments)
         if report is not None:

@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -32,6 +33,7 @@ from submission.bench.answers.prompts import (
     render_prompt,
     render_target,
 )
+from submission.bench.policy.hosts import gather, host_count, this_host
 from submission.bench.rows.hub import SourceDown
 from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
 from submission.bench.rows.reading import read_source
@@ -51,11 +53,30 @@ class Tokens:
     prompt: list[int]
     target: list[int]
 
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.prompt) + len(self.target)
+
 
 def tokenize(tokenizer: Any, example: Example) -> Tokens:
     """The tokens that SFT trains on; the sampler makes the same of `render_prompt`."""
     prompt = [tokenizer.bos_id(), *tokenizer.encode(render_prompt(example.question))]
     return Tokens(prompt, [*tokenizer.encode(render_target(example)), tokenizer.eos_id()])
+
+
+class LaterTokens:
+    """An example in tokens, whose number is known and which are made when they are asked for."""
+
+    def __init__(self, size: int, make: Callable[[], Tokens]) -> None:
+        self.size, self._make = size, make
+
+    @functools.cached_property
+    def _made(self) -> Tokens:
+        return self._make()
+
+    prompt = property(lambda self: self._made.prompt)
+    target = property(lambda self: self._made.target)
 
 
 # **Which rows are used.** A row must fit the token limits *whole*: a target that is cut loses
@@ -427,6 +448,23 @@ def mixed_forever(mixture: Mixture, seed: int) -> Iterator[Example]:
         name = max(names, key=due.__getitem__)
         due[name] -= 1
         yield next(streams[name])
+
+
+def token_stream(tokenizer: Any, mixture: Mixture, seed: int) -> Iterator[Tokens | LaterTokens]:
+    """The examples of `mixed_forever` in tokens; of several hosts, each makes those that it needs.
+
+    All need to know how long each example is: each host counts a part of them.
+    """
+    if host_count() == 1:
+        yield from (tokenize(tokenizer, example) for example in mixed_forever(mixture, seed))
+        return
+    examples = mixture.examples
+    mine = [tokenize(tokenizer, x).size for x in examples[this_host() :: host_count()]]
+    sizes: dict[int, int] = {}
+    for host, told in enumerate(gather(mine, "the lengths of examples")):
+        sizes |= zip(map(id, examples[host :: host_count()]), told, strict=True)
+    for example in mixed_forever(mixture, seed):
+        yield LaterTokens(sizes[id(example)], functools.partial(tokenize, tokenizer, example))
 
 
 def prompt_columns(examples: Sequence[Example]) -> dict[str, np.ndarray]:

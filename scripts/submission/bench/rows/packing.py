@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from submission.bench.policy.hosts import gather, my_share
 from submission.bench.rows.data import Tokens
 
 WAITING = 64  # examples looked at for each row: how far the order of the stream can be changed
@@ -65,7 +66,7 @@ def fill_rows(examples: Iterable[Tokens], length: int) -> Iterator[list[Tokens]]
         waiting += itertools.islice(stream, WAITING - len(waiting))
         if not waiting:
             return
-        sizes = [len(example.prompt) + len(example.target) for example in waiting]
+        sizes = [example.size for example in waiting]
         if max(sizes) > length:
             raise ValueError(f"An example of {max(sizes)} tokens does not fit the length {length}.")
         chosen = best_fill(sizes, length)
@@ -76,12 +77,16 @@ def fill_rows(examples: Iterable[Tokens], length: int) -> Iterator[list[Tokens]]
 def packed_batches(
     examples: Iterable[Tokens], rows: int, length: int, pad_id: int
 ) -> Iterator[PackedRows]:
-    """Batches of `rows` packed rows of `length` tokens. Full batches only: shapes never change."""
+    """Batches of `rows` packed rows of `length` tokens; of several hosts, this one's share.
+
+    Full batches only: shapes never change.
+    """
     packed = fill_rows(examples, length)
     while len(batch := list(itertools.islice(packed, rows))) == rows:
-        tokens_BT = np.full((rows, length), pad_id, np.int32)
-        counts_BT = np.zeros((rows, length), bool)
-        segments_BT = np.zeros((rows, length), np.int32)
+        batch = my_share(batch)
+        tokens_BT = np.full((len(batch), length), pad_id, np.int32)
+        counts_BT = np.zeros((len(batch), length), bool)
+        segments_BT = np.zeros((len(batch), length), np.int32)
         for row, contents in enumerate(batch):
             start = 0
             for segment, example in enumerate(contents, start=1):
@@ -92,6 +97,11 @@ def packed_batches(
                 segments_BT[row, start:end] = segment
                 start = end
         yield PackedRows(tokens_BT, counts_BT, segments_BT)
+
+
+def tokens_of(batch: PackedRows) -> int:
+    """How many slots of a batch hold a token; of several hosts, in the parts of all."""
+    return sum(gather(int((batch.segments > 0).sum()), "the tokens of a batch"))
 
 
 # **On the device.** Positions and mask follow from the segments. The mask of 64 rows of 2,048

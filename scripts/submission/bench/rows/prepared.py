@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from submission.bench.answers.prompts import Example, example_from_mapping
+from submission.bench.policy.hosts import handed_out, host_patience
 from submission.bench.rows.data import Mixture, SourceCount, load_mixture, mix, source_label
 from submission.bench.rows.reading import bundled_rows
 from submission.bench.settings.config import Run
@@ -188,4 +189,6 @@ def load_prepared(run: Run, tokenizer: Any) -> dict[str, Mixture]:
 
 def rows_of_run(run: Run, tokenizer: Any) -> dict[str, Mixture]:
     """The rows of each stage: `held_out`, `sft` and `grpo`."""
-    return (load_prepared if run.profile.prepared else read_rows)(run, tokenizer)
+    make = load_prepared if run.profile.prepared else read_rows
+    seconds = 60 * run.profile.preparation_minutes + host_patience()
+    return handed_out(lambda: make(run, tokenizer), pathlib.Path(run.out), "the rows", seconds)

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from submission.bench.policy.hosts import gather, lead
 from submission.bench.run.run_folder import RunFolder, read_json, write_json
 from submission.bench.settings.config import Run
 
@@ -70,6 +71,11 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
     Raises:
       RuntimeError: the time is over.
     """
+    left = lead(lambda: _seconds_left(run, folder, first_cell), "the deadline")
+    return Deadline(time.monotonic() + left)
+
+
+def _seconds_left(run: Run, folder: RunFolder, first_cell: float) -> float:
     whole, now = 3600 * run.profile.hours, time.monotonic()
     session = whole - run.profile.upload_seconds
     asked, age = 60 * run.minutes if run.minutes else session, now - first_cell
@@ -77,8 +83,8 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
         started = time.time() - psutil.Process(1).create_time()
         if age < started < whole:  # an older one is not of this session
             print(f"The session began {(started - age) / 60:.0f} minutes before the first cell.")
-            return Deadline(now + min(asked - age, session - started))
-        return Deadline(now + asked - age)
+            return min(asked - age, session - started)
+        return asked - age
     clock = folder.path / "clock.json"
     began = time.time() - age
     if folder.goes_on and not run.resume:
@@ -89,7 +95,7 @@ def session_deadline(run: Run, folder: RunFolder, first_cell: float) -> Deadline
                 "RESUME=1 goes on with a new clock, RESUME=0 starts anew."
             )
     write_json(clock, {"began": began})
-    return Deadline(now + began + asked - time.time())
+    return began + asked - time.time()
 
 
 def seconds_to_spare(most: float, typical: float) -> float:
@@ -138,9 +144,9 @@ class Pace:
     def steps(self) -> Iterator[int]:
         """The numbers of the steps, counted from 0, for as long as the next one fits."""
         recent: collections.deque[float] = collections.deque(maxlen=self.RECENT)
-        needed, before, worst = self.first, None, 0.0
+        needed, before, worst = max(gather(self.first, "the clock")), None, 0.0
         for made, step in enumerate(range(self.start, self.limit)):
-            left = self.deadline.left
+            left = min(gather(self.deadline.left, "the clock"))
             if before is not None and made != 1:
                 recent.append(max(0.0, before - left))
                 if len(recent) >= self.FEWEST:
@@ -211,6 +217,12 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def of_any_host(self) -> bool:
+        """Has one of the hosts been asked to stop? Then this one has."""
+        asked = [number for number in gather(self.signal, "a request to stop") if number]
+        self.signal = self.signal or next(iter(asked), None)
+        return bool(self)
 
     def _note(self, number: int, _: Any) -> None:
         if self.signal is not None:

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from tunix.sft import checkpoint_manager
 
+from submission.bench.policy.hosts import in_memory, in_turn, lead, orbax_alone, this_host
 from submission.bench.policy.model import read_arrays
 from submission.bench.run.run_folder import read_json, write_json
 
@@ -134,10 +135,17 @@ def write_beside(
     facts: Mapping[str, Any],
 ) -> None:
     """Writes a step with Tunix's checkpoint manager, and its facts."""
-    options = ocp.CheckpointManagerOptions(save_interval_steps=1, enable_async_checkpointing=False)
+    beside.mkdir(parents=True)
+    options = ocp.CheckpointManagerOptions(
+        save_interval_steps=1,
+        create=False,
+        enable_async_checkpointing=False,
+        multiprocessing_options=orbax_alone(),
+    )
     manager = checkpoint_manager.CheckpointManager(str(beside), options)
+    shown = [module if module is None else in_memory(module) for module in (policy, optimizer)]
     manager.save(
-        step, policy, optimizer, save_only_lora_params=True, force=True,
+        step, *shown, save_only_lora_params=True, force=True,
         # Tunix's own forced save passes no metadata, and a run that it resumes would take
         # its first `global_step` for 0.
         custom_metadata={"global_step": step, "role": "actor"},
@@ -166,6 +174,8 @@ def remove_step(folder: pathlib.Path, step: int) -> None:
 
 def drop_optimizers(checkpoints: pathlib.Path) -> None:
     """Leaves a finished run one optimizer, its highest step's: the others would be uploaded."""
+    if this_host():
+        return
     for folder in checkpoints.iterdir():
         steps = checkpoint_steps(folder)
         for step in steps[:-1] if folder.name == "actor" else steps:
@@ -189,17 +199,30 @@ def restore_newest(
 ) -> dict[str, Any] | None:
     """Loads the newest good step into policy and optimizer; returns its facts.
 
+    Of several hosts, host 0 does so first: it sets aside what does not load.
+
     Steps that do not load are set aside, with a line that says why. None: there is no good one.
     A step without an optimizer leaves the given one as it is.
 
     Raises:
       ValueError: a step is of another configuration.
     """
+    return in_turn(lambda: _newest(folder, policy, optimizer, fingerprint), f"{folder.name}")
+
+
+def _newest(
+    folder: pathlib.Path,
+    policy: nnx.Module,
+    optimizer: nnx.Optimizer | None,
+    fingerprint: str,
+) -> dict[str, Any] | None:
     parts = saved_parts(policy, optimizer)
     for step in reversed(checkpoint_steps(folder)):
         try:
             arrays, facts = read_step(folder / str(step), parts)
         except DamagedStepError as error:
+            if this_host():  # host 0 has just read it
+                raise
             aside = free_name(folder, step)
             os.replace(folder / str(step), aside)
             print(f"{folder.name}/{error}. It is now {folder.name}/{aside.name}.")
@@ -233,9 +256,13 @@ def save_again(folder: pathlib.Path, step: int, policy: nnx.Module) -> int:
     parts = saved_parts(policy, None)
     arrays, facts = read_step(folder / str(step), parts)
     place(policy, parts["model_params"], arrays["model_params"])
-    last = checkpoint_steps(folder)[-1] + 1
-    write_step(folder, last, policy, None, {**facts, "again": step})
-    return last
+
+    def saved() -> int:
+        last = checkpoint_steps(folder)[-1] + 1
+        write_step(folder, last, policy, None, {**facts, "again": step})
+        return last
+
+    return lead(saved, "the last save")
 
 
 def restore_adapter(policy: nnx.Module, step: pathlib.Path) -> None:
@@ -245,7 +272,8 @@ def restore_adapter(policy: nnx.Module, step: pathlib.Path) -> None:
         nnx.state(policy, nnx.LoRAParam),
     )
     path = step.resolve() / "model_params"
-    nnx.update(policy, ocp.StandardCheckpointer().restore(path, target))
+    reader = ocp.StandardCheckpointer(multiprocessing_options=orbax_alone())
+    nnx.update(policy, reader.restore(path, target))
 
 
 def find_step(folder: pathlib.Path) -> pathlib.Path:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from submission.bench.answers.scoring import BatchScorer, earned
+from submission.bench.policy.hosts import gather
 
 
 def metric_function(
@@ -40,10 +41,15 @@ def metric_function(
         curriculum hears here how its prompts fared.
         """
         keep(prompts, completions, rewards, advantages)
-        parts = scorer.parts(completions, columns)
-        is_open = np.array([checker == "open" for checker in columns["checker"]])
+        as_arrays = {k: np.array(x) for k, x in scorer.parts(completions, columns).items()}
+        mine = {"rewards": rewards, "checker": columns["checker"], "question": columns["question"],
+                "failed": [scorer.tally.failed.total()]}  # fmt: skip
+        everywhere = gather(as_arrays | mine, "the rewards")
+        parts = {k: np.concatenate([np.asarray(x[k]) for x in everywhere]) for k in everywhere[0]}
+        rewards, kinds, questions, failed = map(parts.pop, mine)
+        is_open = kinds == "open"
         success = np.where(is_open, parts["open"], parts["right"])
-        sampler.record(columns["question"], success)
+        sampler.record(questions, success)
         # By position: two groups of a step may have the same prompt.
         flat = np.ptp(np.reshape(rewards, (-1, generations)), axis=1) < 1e-6
         means = {
@@ -55,18 +61,16 @@ def metric_function(
             means["open"] = np.mean(success[is_open])
         if not is_open.all():
             for name in ("right", "length"):
-                means[name] = np.mean(np.array(parts[name])[~is_open])
-            kinds, right = np.array(columns["checker"]), np.array(parts["right"])
+                means[name] = np.mean(parts[name][~is_open])
             for kind in {*kinds[~is_open]}:
-                means[f"right_{kind}"] = np.mean(right[kinds == kind])
+                means[f"right_{kind}"] = np.mean(parts["right"][kinds == kind])
         for name in scorer.weights.extras:
             means[name] = np.mean(parts[name])
-        as_arrays = {name: np.array(values) for name, values in parts.items()}
-        gains = earned(as_arrays, scorer.weights, scorer.context.progress)
+        gains = earned(parts, scorer.weights, scorer.context.progress)
         means |= {f"from_{name}": np.mean(x) for name, x in gains.items() if name in means}
         record(
             **means,
-            failed=float(scorer.tally.failed.total()),
+            failed=float(failed.sum()),
             rollout_seconds=cluster.rollout_seconds,
             reward_seconds=scorer.seconds,
         )

@@ -13,12 +13,15 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import typing
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from submission.bench.policy.hosts import gather, lead, require_shared, this_host
 from submission.bench.settings.config import Profile, Run
+from submission.bench.settings.host import holder
 
 # What may differ between a run and its continuation: where and how long, not what.
 FREE_SETTINGS = (
@@ -132,6 +135,7 @@ class RunFolder:
         self.groups = self.path / "groups.jsonl"
         self.plots = self.path / "plots"
         self.fingerprint = ""
+        self.own: Any = None  # a folder that goes with the process
         self.goes_on = False  # with what an earlier process has left
         self._lock: Any = None
 
@@ -152,7 +156,8 @@ class RunFolder:
                 f"Another run is writing to {self.path}. Wait for it, or choose another folder "
                 "with OUT (or --out)."
             ) from None
-        os.utime(self._lock.fileno())  # whose folder this is since when
+        self._lock.truncate(0)
+        print(holder(os.getpid()), end="", file=self._lock, flush=True)  # whose folder it is
 
     def release(self) -> None:
         """Lets go of the folder."""
@@ -220,11 +225,44 @@ def attached_run(settings: Mapping[str, Any], path: pathlib.Path) -> bool:
 def open_run_folder(run: Run) -> RunFolder:
     """The locked folder of a run: a new one, or that of the same run, unfinished.
 
+    Hosts other than 0 get a folder of their own, for as long as they live, with what host 0 has
+    written so far; the checkpoints alone are those of all.
+
     Raises:
-      RuntimeError: another run holds it, or it is finished and was to be resumed.
-      ValueError: the run to be resumed was made with another configuration.
+      RuntimeError: another run holds it, or it is finished and was to be resumed; or a host does
+        not see it.
+      ValueError: the run to be resumed was made with another configuration; or a host has another.
     """
-    folder, settings = RunFolder(run.out), settings_of(run)
+    folder = RunFolder(run.out)
+    settings = gather(settings_of(run), "the settings")
+    for host, others in enumerate(settings):
+        if changed := differences(settings[0], others):
+            raise ValueError(f"Host {host} has other settings than host 0: {', '.join(changed)}")
+    folder.fingerprint = fingerprint(settings[0])
+    folder.goes_on = lead(lambda: _take(folder, run), "the run's folder")
+    require_shared(folder.checkpoints)
+    return _copy_of(folder) if this_host() else folder
+
+
+def _copy_of(folder: RunFolder) -> RunFolder:
+    """A folder of this process's own, with the checkpoints of the one given."""
+    own = tempfile.TemporaryDirectory(prefix="host-")
+    copy = RunFolder(own.name)
+    copy.own, copy.checkpoints = own, folder.checkpoints
+    copy.fingerprint, copy.goes_on = folder.fingerprint, folder.goes_on
+    if folder.goes_on:
+        for entry in (folder.stages, folder.metrics):
+            if entry.exists():
+                shutil.copyfile(entry, copy.path / entry.name)
+        shutil.copytree(folder.answers, copy.answers)
+    for entry in (copy.plots, copy.answers):
+        entry.mkdir(exist_ok=True)
+    return copy
+
+
+def _take(folder: RunFolder, run: Run) -> bool:
+    """Locks the folder and makes it ready; does the run go on there?"""
+    settings = settings_of(run)
     folder.lock()
     before = read_json(folder.settings, None)
     finished = folder.results.exists()  # it is written last
@@ -248,7 +286,6 @@ def open_run_folder(run: Run) -> RunFolder:
     except (RuntimeError, ValueError):
         folder.release()
         raise
-    folder.fingerprint = fingerprint(settings)
     if folder.goes_on:
         print(f"An unfinished run is in {folder.path.name}/. It goes on where it was saved.")
     else:
@@ -258,12 +295,12 @@ def open_run_folder(run: Run) -> RunFolder:
         write_json(folder.settings, settings)
     for entry in (folder.checkpoints, folder.plots, folder.answers):
         entry.mkdir(exist_ok=True)
-    return folder
+    return folder.goes_on
 
 
 def require_space(folder: RunFolder, needed: int) -> None:
     """Raises OSError if the disk has less than `needed` bytes, before training begins."""
-    free = shutil.disk_usage(folder.path).free
+    free = shutil.disk_usage(folder.checkpoints).free
     if free < needed:
         raise OSError(
             errno.ENOSPC,

@@ -23,12 +23,14 @@ from jax.sharding import Mesh
 
 from submission.bench.answers.scoring import require_parts
 from submission.bench.policy.cluster import REFERENCES
+from submission.bench.policy.hosts import host_count, lead, require_same
 from submission.bench.policy.updates import make_schedule, use_adapter_only_step
 from submission.bench.run.budget import Deadline, Pace, StopRequest
 from submission.bench.run.checkpoints import (
     FACTS,
     SaveError,
     checkpoint_steps,
+    digest,
     free_name,
     remove_step,
     restore_newest,
@@ -91,6 +93,11 @@ class Session:
     save_seconds: float = 0.0  # of the slowest save so far
     evaluation_seconds: float = 0.0  # of the last evaluation
     first_step_seconds: float = 0.0  # of the slowest first step of a stage so far: it compiles
+
+    @property
+    def chips(self) -> int:
+        """How many learn together, on all hosts."""
+        return host_count() * self.mesh.devices.size
 
 
 def no_signs(history: list[dict[str, Any]]) -> tuple[list[str], bool]:
@@ -168,7 +175,7 @@ class Stage:
             start=start,
             first=FIRST_STEP * self.session.first_step_seconds,
             spare=self.spare,
-            told_to_stop=lambda: bool(self.session.stop) or self.lost,
+            told_to_stop=lambda: self.session.stop.of_any_host() or self.lost,
             state=facts["pace"] if start else None,
         )
         self.log = StepLog(
@@ -189,7 +196,8 @@ class Stage:
         trainer._iter_steps = trainer._train_steps * accumulated
         trainer.checkpoint_manager = self
         trainer._pbar = SilentBar()
-        use_adapter_only_step(trainer, remat, self.rate, self._report)
+        by_token = getattr(self.settings, "aggregation", "token-mean") == "token-mean"
+        use_adapter_only_step(trainer, remat, self.rate, self._report, by_token)
 
     @property
     def step(self) -> int:
@@ -251,10 +259,11 @@ class Stage:
             self.log.end(step)
             if self._gone_astray(step, policy, optimizer):
                 return False
-        late = time.monotonic() - self._last_save > 60 * self.profile.save_minutes
         last = step >= self.settings.steps
-        if not (force or late or last or step % self.settings.save_every == 0):
-            return False
+        if not (force or last or step % self.settings.save_every == 0):
+            late = time.monotonic() - self._last_save > 60 * self.profile.save_minutes
+            if not lead(lambda: late, "whether to save"):
+                return False
         self._save(update, policy, optimizer, needed=force or last)
         return True
 
@@ -274,6 +283,15 @@ class Stage:
                 f"{self.name}: the adapter is not finite after update {update}. It was not saved; "
                 "the checkpoints are good. Lower the learning rate of this stage."
             )
+        if host_count() > 1:
+            require_same(digest(nnx.state(policy, nnx.LoRAParam)), f"after update {update}")
+        if lead(lambda: self._write(update, policy, optimizer, needed), "a save"):
+            self._saved = update
+        self._last_save = time.monotonic()
+        self.saving_seconds += self._last_save - start
+        self.session.save_seconds = max(self.session.save_seconds, self._last_save - start)
+
+    def _write(self, update: int, policy: nnx.Module, optimizer: Any, needed: bool) -> bool:
         facts = {
             "stage": self.name,
             "config": self.session.folder.fingerprint,
@@ -293,13 +311,9 @@ class Stage:
                     raise
                 if attempt == 2:
                     print(f"{error} Training goes on.")
-                    self._last_save = time.monotonic()
-                    return
-        self._saved = update
+                    return False
         self._prune(self.keep)
-        self._last_save = time.monotonic()
-        self.saving_seconds += self._last_save - start
-        self.session.save_seconds = max(self.session.save_seconds, self._last_save - start)
+        return True
 
     def _lines(self) -> list[dict[str, Any]]:
         """The log since the stage began or last went back."""
@@ -315,10 +329,7 @@ class Stage:
         if not past_limit:
             return False
         self.log.flush()
-        for saved in reversed(checkpoint_steps(self.saves)):
-            if self._is_good(saved):
-                break
-            os.replace(self.saves / str(saved), free_name(self.saves, saved, "astray"))
+        lead(self._set_astray_aside, "the way back")
         facts = restore_newest(self.saves, policy, optimizer, self.session.folder.fingerprint)
         if facts is None:
             raise RuntimeError(f"{self.name} went astray, and no save in {self.saves} loads.")
@@ -335,6 +346,13 @@ class Stage:
         if self.lost:
             self.pace.ended = "it went astray again and again"
         return True
+
+    def _set_astray_aside(self) -> None:
+        """Leaves a good save as the newest one."""
+        for saved in reversed(checkpoint_steps(self.saves)):
+            if self._is_good(saved):
+                break
+            os.replace(self.saves / str(saved), free_name(self.saves, saved, "astray"))
 
     def _is_good(self, step: int) -> bool:
         """Was a step saved while there was no sign of a collapse?"""
@@ -387,7 +405,7 @@ class Stage:
             "saving_seconds": round(self.saving_seconds, 1),
             "skipped": self.log.skipped,
             "returns": self.returns,
-            "better_save": self._better_save(),
+            "better_save": lead(self._better_save, "whether a save was better"),
             **numbers,
         }
         self.session.folder.finish_stage(found)
@@ -397,9 +415,13 @@ class Stage:
 def save_first_submission(policy: nnx.Module, session: Session) -> None:
     """The adapter as SFT left it, as step 0 of what the judges look at, unless it is there."""
     actor, fingerprint = session.folder.checkpoints / "actor", session.folder.fingerprint
-    if not (actor / "0").is_dir():
-        facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
-        write_step(actor, 0, policy, None, facts)
+    facts = {"stage": "sft", "config": fingerprint, "pace": {}, "state": {}}
+
+    def saved() -> None:
+        if not (actor / "0").is_dir():
+            write_step(actor, 0, policy, None, facts)
+
+    lead(saved, "the first submission")
 
 
 def restore_warm_start(policy: nnx.Module, session: Session) -> None:

@@ -1,9 +1,12 @@
-"""The machine under the notebook: where models are kept on it, and what memory it has left."""
+"""The machine under the notebook: its models, its memory, and whether it is one of several."""
 
 import contextlib
 import os
 import pathlib
 import re
+import socket
+from collections.abc import Mapping
+from typing import Any
 
 import psutil
 
@@ -49,3 +52,39 @@ def require_memory(needed: float, what: str) -> None:
             f"{what} needs {needed:g} GiB of free memory, and {free:.1f} GiB are free. End other "
             "programs, or take a larger machine; PROFILE=tiny needs less than 4."
         )
+
+
+def holder(process: int) -> str:
+    """What the lock of a folder says that a process of this machine holds."""
+    return f"{socket.gethostname()} {process}"
+
+
+def hosts_named(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the environment says of several hosts, for `jax.distributed.initialize`; None: nothing.
+
+    `COORDINATOR` (an address of host 0), `HOSTS` and `HOST` say it, or SLURM, or a TPU's list of
+    workers; with `HOSTS=auto` JAX asks the machine, as on a TPU VM.
+
+    >>> hosts_named({"COORDINATOR": "10.0.0.2:8476", "HOSTS": "4", "HOST": "1"})
+    {'coordinator_address': '10.0.0.2:8476', 'num_processes': 4, 'process_id': 1}
+    >>> hosts_named({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}), hosts_named({})
+    ({'process_id': 1}, None)
+
+    Raises:
+      ValueError: COORDINATOR comes without HOSTS or HOST, or these are no numbers.
+    """
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    if address := environment.get("COORDINATOR"):
+        try:
+            hosts, host = int(environment["HOSTS"]), int(environment["HOST"])
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"COORDINATOR={address} needs HOSTS, how many there are, and HOST, the number of "
+                "this one, counted from 0."
+            ) from None
+        return {"coordinator_address": address, "num_processes": hosts, "process_id": host}
+    if int(environment.get("SLURM_NTASKS") or 1) > 1 and "SLURM_PROCID" in environment:
+        return {"process_id": int(environment["SLURM_PROCID"])}
+    if "," in (workers or "") and "TPU_WORKER_ID" in environment:
+        return {"process_id": int(environment["TPU_WORKER_ID"])}
+    return {} if environment.get("HOSTS") == "auto" else None

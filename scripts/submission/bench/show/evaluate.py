@@ -14,6 +14,7 @@ rows that can be checked, the accuracy with its 95 % interval (Wilson), and one 
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
@@ -39,6 +40,7 @@ from submission.bench.answers.prompts import (
     parse,
     render_prompt,
 )
+from submission.bench.policy.hosts import gather, host_count, host_patience, this_host
 from submission.bench.policy.model import make_sampler
 from submission.bench.policy.rollout import ended, mark_cut
 from submission.bench.run.budget import Deadline, until
@@ -167,7 +169,8 @@ def answer_greedily(
     said = time.monotonic()
     # The last batch is filled up: another size would be compiled anew. All sizes are multiples
     # of the number of devices, which share the batch.
-    size = -(-min(batch_size, len(examples)) // jax.device_count()) * jax.device_count()
+    chips = jax.local_device_count()
+    size = -(-min(batch_size, len(examples)) // chips) * chips
     starts = range(0, len(examples), batch_size)
     for start in starts if deadline is None else until(deadline, starts):
         before_batch()
@@ -389,8 +392,12 @@ class Examiner:
             self.answers[name], session.evaluation_seconds = before
         else:
             start = time.monotonic()
-            self.answers[name] = self.answer(self.held_out, session.deadline)
+            mine = self.answer(self.held_out[this_host() :: host_count()], session.deadline)
             session.stop.check()
+            wait = host_patience() + time.monotonic() - start  # others may take as long again
+            by_turns = itertools.zip_longest(*gather(mine, f"the evaluation {name}", wait))
+            rows = itertools.chain.from_iterable(by_turns)
+            self.answers[name] = list(itertools.takewhile(lambda row: row is not None, rows))
             session.evaluation_seconds = time.monotonic() - start
             write_answers(kept, self.answers[name], session.evaluation_seconds)
         numbers = summarise(self.answers[name])

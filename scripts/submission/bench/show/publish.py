@@ -5,6 +5,7 @@ import shutil
 
 import kagglehub
 
+from submission.bench.policy.hosts import this_host
 from submission.bench.settings.config import Run
 from submission.bench.settings.limits import within
 
@@ -14,7 +15,7 @@ def publish(run: Run, step: pathlib.Path, card: str, seconds: float) -> str | No
 
     None if it was not asked for, or has failed, or has not ended in time.
     """
-    if not run.publish_as:
+    if not run.publish_as or this_host():
         return None
     folder = step.parent.parent / "published"
     shutil.rmtree(folder, ignore_errors=True)

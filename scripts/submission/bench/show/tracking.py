@@ -18,6 +18,7 @@ from typing import Any
 import requests
 import tensorboardX
 
+from submission.bench.policy.hosts import this_host
 from submission.bench.run.metrics import read_lines
 from submission.bench.run.run_folder import RunFolder, read_json, settings_of, write_json
 from submission.bench.settings.config import Run
@@ -117,7 +118,9 @@ def weights_and_biases(lines: Iterator[dict], folder: RunFolder, run: Run, proje
 
 
 def boards(run: Run, folder: RunFolder) -> list[Board]:
-    """What listens to the log of a run."""
+    """What listens to the log of a run, on host 0."""
+    if this_host():
+        return []
     found = [Board("TensorBoard", tensorboard, folder)]
     if project := os.environ.get("WANDB_PROJECT"):
         found.append(Board("Weights & Biases", weights_and_biases, folder, run, project))
