@@ -14,6 +14,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -89,6 +90,7 @@ def execute(notebook: Any, out: pathlib.Path, quiet: bool = False) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, hand_on, number)
 
+    sockets = tempfile.TemporaryDirectory(prefix="kernel-")
     client = TerminalClient(
         notebook,
         timeout=None,
@@ -97,8 +99,9 @@ def execute(notebook: Any, out: pathlib.Path, quiet: bool = False) -> int:
         on_cell_execute=announce,
         on_notebook_start=hand_on_signals,
         record_timing=False,
-        # Sockets in the file system: no open port on the machine.
-        config=Config({"KernelManager": {"transport": "ipc"}}),
+        # Sockets in the file system: no open port on the machine. In a folder of their own: of two
+        # kernels that start at once in one folder, each would take the other's.
+        config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/socket"}}),
     )
     client.quiet = quiet
     try:
@@ -107,9 +110,11 @@ def execute(notebook: Any, out: pathlib.Path, quiet: bool = False) -> int:
     except CellExecutionError as error:
         print(f"\n{error.ename}: {error.evalue}", file=sys.stderr)
     except DeadKernelError:
-        why = "was stopped" if came else "died (out of memory?)"
+        several = " Or is host 0 gone?" if hosts_named(os.environ) else ""
+        why = "was stopped" if came else f"died (out of memory?{several})"
         print(f"{client.last_words}\nThe notebook's kernel {why}.", file=sys.stderr)
     finally:
+        sockets.cleanup()
         lock = out / ".lock"
         if lock.exists() and lock.read_text() in map(holder, kernels):
             nbformat.write(notebook, out / "submission.ipynb")

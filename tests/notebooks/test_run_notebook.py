@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -165,3 +166,22 @@ def test_resuming_a_finished_run_changes_nothing_and_exits_0(run, tmp_path, monk
     options = ["--resume"] if how == "option" else []
     assert run(*options, cells=("raise ValueError('must not run')",)) == 0
     assert os.listdir(tmp_path / "out") == ["results.json"]
+
+
+WHERE_SOCKETS_ARE = """
+import json, os, pathlib
+from ipykernel.connect import get_connection_file
+where = json.loads(pathlib.Path(get_connection_file()).read_text())["ip"]
+with open(os.environ["WHERE"], "a") as file:
+    print(where, file=file)
+"""
+
+
+def test_kernels_that_run_at_once_have_sockets_of_their_own(run, tmp_path, monkeypatch):
+    """In one folder, the second to start would take the first one's names."""
+    monkeypatch.setenv("WHERE", str(tmp_path / "where"))
+    for _ in range(2):
+        assert run(cells=(TAKE_FOLDER % RESULTS, WHERE_SOCKETS_ARE)) == 0
+    first, second = (tmp_path / "where").read_text().split()
+    assert first != second
+    assert not pathlib.Path(first).parent.exists()  # and nothing is left of them
