@@ -28,7 +28,8 @@ CHANGES = (
     " 'evaluation': dataclasses.replace(TINY.evaluation, rows=16, batch_size=16, samples=2),"
     " 'grpo': dataclasses.replace(TINY.grpo, steps=4, prompts=8, generations=4, save_every=2)}"
 )
-WAIT = 20.0  # seconds that a host waits for another
+WAIT = 30.0  # seconds that a host waits for another, where one is to be missed
+PATIENT = 150.0  # and elsewhere: hosts that share a core come late
 SAVES = 7  # four in SFT, the one between, two in GRPO
 LEAVES_DIGEST = """
 import atexit
@@ -55,7 +56,7 @@ class Hosts:
     out: pathlib.Path
     count: int = 2
     faults: dict[int, str] = dataclasses.field(default_factory=dict)  # by host
-    wait: float = WAIT
+    wait: float = PATIENT
     changes: str = CHANGES
 
     def start(self) -> "Hosts":
@@ -174,7 +175,7 @@ def kills(folder: pathlib.Path, count: int, number: int, rng: random.Random) -> 
         runs += 1
         out, made = folder / f"kills{runs}", 0
         for _ in range(min(left, rng.randint(1, 3))):
-            if not (what := kill_somehow(Hosts(out, count), seconds, rng)):
+            if not (what := kill_somehow(Hosts(out, count, wait=WAIT), seconds, rng)):
                 break
             made, left = made + 1, left - 1
             killed[what] = killed.get(what, 0) + 1
@@ -197,7 +198,7 @@ def kills(folder: pathlib.Path, count: int, number: int, rng: random.Random) -> 
 
 def hang(folder: pathlib.Path, count: int) -> dict:
     """One host is stopped in GRPO; how long do the others need to end, and do they name it?"""
-    hosts = Hosts(folder / "hang", count).start()
+    hosts = Hosts(folder / "hang", count, wait=WAIT).start()
     hosts.children[0].until("grpo    1/")
     stopped = count - 1
     os.kill(hosts.children[stopped].process.pid, signal.SIGSTOP)

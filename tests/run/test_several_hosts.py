@@ -57,7 +57,7 @@ def test_two_hosts_compute_what_one_does(alone, two):
 
 
 def test_four_hosts_compute_what_one_does(alone, folder):
-    four = hosts.finish(hosts.Hosts(folder / "four", 4, wait=120.0))
+    four = hosts.finish(hosts.Hosts(folder / "four", 4))
     require_same_run(alone, four)
     assert not any("Traceback" in child.said() for child in four.children)
 
@@ -77,7 +77,7 @@ def test_a_host_that_hangs_is_named_in_time(folder, two):
 
 def test_host_0_is_killed_and_all_go_on_to_the_same_adapter(folder, two):
     """The other cases, at random moments: `python tests/faults/harness.py --only hosts`."""
-    run = hosts.Hosts(folder / "killed").start()
+    run = hosts.Hosts(folder / "killed", wait=hosts.WAIT).start()
     run.children[0].until("grpo    3/")
     run.end([0])
     assert run.children[1].wait(10 * run.wait) not in (None, 0)
