@@ -33,12 +33,11 @@ from tpu import plan as tpu_plan
 from tpu.compile import Report, compiled, one_step
 from tpu.programs import PROGRAMS, make_target, programs_of, run_for
 from tpu.stock import compare_with_stock
-from tpu.target import tpu_devices
+from tpu.target import ONE_HOST, tpu_devices
 
 from submission.bench.policy.hosts import run_of_a_host
 from submission.essay import profiles
 
-ONE_HOST = "v5e:2x4"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

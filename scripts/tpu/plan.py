@@ -24,8 +24,8 @@ from submission.bench.settings import config
 from submission.essay import grpo
 from tpu.assumptions import ASSUMPTIONS
 from tpu.cost import HBM_BYTES_PER_SECOND
+from tpu.target import OF_A_HOST, chips_of
 
-CHIPS_OF_A_HOST = 4  # of a v5e slice with more than eight
 COMPLETIONS_MEASURED = 1024  # of the assumption about rewards
 ROLLOUTS = 8  # drawn to see how fast a batch shrinks
 SLOTS_USED = packing.GOOD_USE  # share of a packed row that holds tokens
@@ -348,7 +348,7 @@ def on_more_hosts(run: config.Run, plan: Mapping[str, Any], topology: str) -> di
     Raises:
       ValueError: in GRPO a chip has other work.
     """
-    chips = math.prod(int(n) for n in topology.partition(":")[2].split("x"))
+    chips = chips_of(topology)
     settings = run.profile.grpo
     before = plan["completions"] / plan["grpo_steps"] / settings.generations / plan["chips"]
     if settings.prompts != before * chips:
@@ -356,8 +356,8 @@ def on_more_hosts(run: config.Run, plan: Mapping[str, Any], topology: str) -> di
             f"{settings.prompts} prompts on {chips} chips are other work for a chip than was "
             f"compiled. Leave out --plan-from, or ask for --prompts {before * chips:.0f}."
         )
-    hosts = chips // CHIPS_OF_A_HOST
-    return {**plan, "chips": CHIPS_OF_A_HOST, "hosts": hosts}
+    each = chips_of(OF_A_HOST)
+    return {**plan, "chips": each, "hosts": chips // each}
 
 
 # --- For the reader -----------------------------------------------------------------------------

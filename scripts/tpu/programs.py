@@ -22,7 +22,7 @@ from submission.bench.policy import decoding, hosts, losses, memory, model, upda
 from submission.bench.rows import packing
 from submission.bench.settings import config
 from submission.essay import grpo, judged, profiles, recipes  # noqa: F401 - adds its recipes
-from tpu.target import tpu_devices
+from tpu.target import OF_A_HOST, ONE_HOST, chips_of, tpu_devices
 
 PAD, EOS, BOS = 0, 1, 2  # Gemma's
 
@@ -120,13 +120,9 @@ def run_for(
     return dataclasses.replace(run, profile=dataclasses.replace(run.profile, model=stock))
 
 
-ONE_HOST = 8  # chips of a v5e that one host can have; of a larger slice each has four
-OF_A_HOST = "v5e:2x2"
-
-
 def make_target(run: config.Run, devices: list[Any]) -> Target:
     """The run on these chips, laid out as the notebook lays it out; of several hosts, on one."""
-    everywhere = hosts.mesh_of_hosts(devices) if len(devices) > ONE_HOST else None
+    everywhere = hosts.mesh_of_hosts(devices) if len(devices) > chips_of(ONE_HOST) else None
     if everywhere is not None:
         run = hosts.run_of_a_host(run, len(everywhere.devices))
         devices = list(tpu_devices(OF_A_HOST))  # the compiler takes no part of a slice

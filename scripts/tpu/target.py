@@ -19,12 +19,20 @@ from jax.experimental import topologies
 from jax.interpreters import pxla
 from jax.sharding import NamedSharding, PartitionSpec
 
+ONE_HOST = "v5e:2x4"  # the largest slice that one host has
+OF_A_HOST = "v5e:2x2"  # what each host has of a larger one
+
 
 def missing_compiler() -> str:
     """Why nothing can be compiled for a TPU here; empty if it can."""
     if importlib.util.find_spec("libtpu") is None:
         return "libtpu is not installed (there is one for Linux on x86-64 only)"
     return ""
+
+
+def chips_of(topology: str) -> int:
+    """The chips of a slice such as v5e:2x4."""
+    return math.prod(int(n) for n in topology.partition(":")[2].split("x"))
 
 
 def tpu_devices(topology: str) -> list[Any]:
@@ -35,7 +43,7 @@ def tpu_devices(topology: str) -> list[Any]:
     """
     if reason := missing_compiler():
         raise RuntimeError(reason)
-    chips = math.prod(int(n) for n in topology.partition(":")[2].split("x"))
+    chips = chips_of(topology)
     # Otherwise libtpu asks a metadata server what machine this is, and waits.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"v5litepod-{chips}")

@@ -98,7 +98,7 @@ def test_a_plan_follows_from_what_was_compiled(devices, monkeypatch, capsys):
 
     def plan_of(recipe):
         options = types.SimpleNamespace(
-            layers=None, programs=None, compare=None, recipe=recipe, helper=None
+            layers=None, programs=None, compare=None, recipe=recipe, helper=None, prompts=None
         )
         return preflight.check("gemma3_1b_it", devices, options)["plan"]
 

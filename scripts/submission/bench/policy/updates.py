@@ -235,10 +235,10 @@ def step_of_hosts(
     """As `adapter_only_step`, with the rows of all hosts.
 
     Args:
-      graph: the model's graph definition; adapter and base are its state, in this order.
-      optimizer_graph: the optimizer's; the moments are its state. They are donated.
-      train_step: Tunix's step (model, optimizer, inputs) -> (loss, aux, gradient norm).
-      remat: recompute every decoder layer in the backward pass?
+      graph: this and the next three as there.
+      optimizer_graph: the optimizer's.
+      train_step: Tunix's.
+      remat: in the backward pass?
       by_token: is the loss a mean over tokens? If not, then over rows.
       home: this host's mesh.
     """
