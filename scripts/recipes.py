@@ -3,8 +3,9 @@
     python scripts/recipes.py [--recipes NAME ...] [--seeds 0 1 2] [--out DIR] [--as-is] [--write]
 
 Runs what is missing in DIR (by default `outputs/recipes`) on the tiny profile, one after the
-other, and prints the table; with `--as-is` it runs nothing. `--write` puts it, with a picture and
-the numbers, into `data/`.
+other, and prints the table; with `--as-is` it runs nothing, and shows all that there is.
+`--with-earlier` counts the numbers in `data/recipes.json` as done. `--write` puts the table, with
+a picture and the numbers, into `data/`.
 """
 
 import argparse
@@ -28,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE, PLOT = ROOT / "data" / "recipes.md", ROOT / "data" / "recipes.png"
 NUMBERS = ROOT / "data" / "recipes.json"
 CONTROL = "_control"  # behind a recipe's name
-Found = Mapping[str, Mapping[int, Mapping[str, Any]]]  # by recipe and seed
+Found = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by recipe and seed
 
 
 def run_recipe(recipe: str, seed: int, out: pathlib.Path) -> bool:
@@ -68,6 +69,18 @@ def numbers_of(folder: pathlib.Path) -> dict[str, Any]:
         "minutes": round(sum(stage["seconds"] for stage in results["stages"]) / 60, 1),
         "auc": next((stage["auc"] for stage in stages.values() if "auc" in stage), None),
     }
+
+
+def runs_in(out: pathlib.Path, recipe: str) -> dict[str, dict[str, Any]]:
+    """The numbers of a recipe's finished runs, by seed; one that goes on began as another ended."""
+    found = {}
+    for path in out.glob(f"{recipe}-*/results.json"):
+        seed = path.parent.name.removeprefix(f"{recipe}-")
+        found[seed] = numbers_of(path.parent)
+        earlier = out / f"{begun_by(recipe)}-{seed}"
+        if earlier != path.parent and (earlier / "results.json").exists():
+            found[seed]["before"] = numbers_of(earlier)["after"]
+    return found
 
 
 def told(found: Found, recipe: str, value: Any) -> str:
@@ -155,25 +168,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "outputs" / "recipes")
     parser.add_argument("--as-is", action="store_true", help="show what is there, run nothing")
+    parser.add_argument("--with-earlier", action="store_true", help=f"take over {NUMBERS.name}")
     parser.add_argument("--write", action="store_true", help="put page and picture into data/")
     options = parser.parse_args(arguments)
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    kept = json.loads(NUMBERS.read_text()) if options.with_earlier else {}
     failed = []
     for seed in options.seeds:
-        for recipe in options.recipes:
-            if not options.as_is and not run_recipe(recipe, seed, out):
+        for recipe in () if options.as_is else options.recipes:
+            if str(seed) not in kept.get(recipe, {}) and not run_recipe(recipe, seed, out):
                 failed.append(f"{recipe}, seed {seed}, failed: see {out}/{recipe}-{seed}.log")
-    found: dict[str, dict[int, Any]] = {}
-    for recipe in options.recipes:
-        for seed in options.seeds:
-            folder = out / f"{recipe}-{seed}"
-            if (folder / "results.json").exists():
-                found.setdefault(recipe, {})[seed] = numbers_of(folder)
-                earlier = out / f"{begun_by(recipe)}-{seed}"
-                if earlier != folder and (earlier / "results.json").exists():
-                    found[recipe][seed]["before"] = numbers_of(earlier)["after"]
+    found = {}
+    for recipe in measured:
+        runs = kept.get(recipe, {}) | runs_in(out, recipe)
+        if runs and (recipe in options.recipes or options.with_earlier):
+            found[recipe] = dict(sorted(runs.items()))
     shown = [x for x in arguments if x not in ("--out", str(options.out), "--as-is")]
     text = page(found, " ".join(["python scripts/recipes.py", *shown]))
     print(text)

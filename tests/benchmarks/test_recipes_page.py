@@ -1,5 +1,7 @@
 """The page that shows recipes side by side."""
 
+import json
+
 import recipes
 
 
@@ -9,8 +11,8 @@ def run(before, after, auc=None):
 
 
 FOUND = {
-    "judged": {0: run(0.40, 0.60, 0.85), 1: run(0.42, 0.66, 0.87)},
-    "judged_control": {0: run(0.40, 0.41), 1: run(0.42, 0.40)},
+    "judged": {"0": run(0.40, 0.60, 0.85), "1": run(0.42, 0.66, 0.87)},
+    "judged_control": {"0": run(0.40, 0.41), "1": run(0.42, 0.40)},
 }
 
 
@@ -38,3 +40,21 @@ def test_what_was_not_run_is_a_dash():
 def test_the_picture_is_drawn(tmp_path):
     recipes.plot(FOUND, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 5_000
+
+
+def test_a_finished_run_beside_earlier_numbers(tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "recipes.json"
+    kept.write_text(json.dumps({"judged": {"0": FOUND["judged"]["0"]}}))
+    monkeypatch.setattr(recipes, "NUMBERS", kept)
+    folder = tmp_path / "judged-1"
+    folder.mkdir()
+    scores = {"accuracy": 0.5, "accuracy_lenient": 0.5, "format": 1.0, "mean_tokens": 40.0}
+    stages = [
+        {"name": "sft", "steps": 9, "seconds": 60},
+        {"name": "grpo", "steps": 9, "seconds": 9},
+    ]
+    results = {"evaluation": dict.fromkeys(("stock", "after_sft", "after_grpo"), scores)}
+    (folder / "results.json").write_text(json.dumps({**results, "stages": stages}))
+    (folder / "stages.json").write_text("{}")
+    assert recipes.main(["--as-is", "--with-earlier", "--out", str(tmp_path)]) == 0
+    assert row(capsys.readouterr().out, "judged")[:2] == ["2", "0.450 ± 0.635"]

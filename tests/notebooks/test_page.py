@@ -83,12 +83,12 @@ def test_a_save_on_the_way_that_is_submitted_is_named(results):
 
 
 def test_domains_in_which_the_trained_model_is_below_the_plain_stock_model_are_named(results):
-    told = report.domain_table(results).splitlines()
+    told = report.kind_table(results).splitlines()
     plain = {"accuracy": 1.0, "by_domain": {"math": 1.0}, "below": ["math"]}
     assert results["stock_plain"] == plain
     assert told[-1] == "Below what stock Gemma answers to the plain question: math."
     results["stock_plain"]["below"] = []
-    assert report.domain_table(results).splitlines() == told[:-2]
+    assert report.kind_table(results).splitlines() == told[:-2]
 
 
 NOTHING_EARNED = [

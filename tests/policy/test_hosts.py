@@ -4,6 +4,8 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 
@@ -129,3 +131,30 @@ hosts.require_shared(pathlib.Path({str(tmp_path)!r}) if me == 0 else pathlib.Pat
     said, codes = talk(code)
     assert all(codes)
     assert all("Host 1 does not see" in text for text in said)
+
+
+class Store:
+    """The runtime's store, in memory."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def key_value_set_bytes(self, key, value, allow_overwrite):
+        self.kept[key] = value
+
+    def key_value_try_get_bytes(self, key):
+        return self.kept[key]
+
+
+def test_no_thread_is_in_the_runtime_when_the_process_ends(monkeypatch):
+    store = Store()
+    alone = types.SimpleNamespace(client=store, num_processes=1, process_id=0)
+    monkeypatch.setattr(hosts, "global_state", alone)
+    monkeypatch.setattr(hosts, "LOOK_SECONDS", 0.01)
+    pulse = hosts.Pulse()
+    pulse.start()
+    while len(set(store.kept.values()) | {b"0"}) < 2:
+        time.sleep(0.01)
+    pulse.end()
+    assert not pulse.is_alive()
+    assert store.kept == {"alive/0": b"done"}

@@ -1,7 +1,7 @@
 # %% [markdown]
 # ### GRPO, the learner
 #
-# Three of Tunix's defaults are set otherwise. The gradient of its KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, is zero on average. Its reference is a frozen copy of the warm start here. And with `top_p=None` every token would be the likeliest one, so that all answers of a group were the same.
+# Two choices matter where $\beta>0$, as in `kaggle` (in `tiny` it is 0). The gradient of Tunix's default KL estimator, $\log\pi_\theta-\log\pi_{\mathrm{ref}}$, is zero on average; that of k3, below, is not. And the reference is a frozen copy of the warm start, not the stock model.
 
 # %%
 import dataclasses
@@ -112,7 +112,8 @@ def train_grpo(
     if saved := stage.restored:
         cluster.rollout.calls, generated = saved["calls"], saved["tokens"]
         sampler.restore(saved["sampler"])
-        this_host() or scorer.tally.restore(saved["tally"])
+        if not this_host():  # of what failed, host 0 has the count
+            scorer.tally.restore(saved["tally"])
     elif "sampler" in session.earlier:
         sampler.go_on(session.earlier["sampler"])
 
@@ -249,10 +250,10 @@ def chunked_grpo_loss(
     ratio_BC = jnp.exp(jnp.clip(logps_BC - old_BC, -20.0, 20.0))
     near_BC = jnp.clip(ratio_BC, 1 - algo_config.epsilon, 1 + algo_config.epsilon)
     advantages_B1 = train_example.advantages.astype(jnp.float32)[:, None]
-    free_BC, clipped_BC = -advantages_B1 * ratio_BC, -advantages_B1 * near_BC
-    loss = mean(jnp.maximum(free_BC, clipped_BC))
+    free_BC, clipped_BC = advantages_B1 * ratio_BC, advantages_B1 * near_BC
+    loss = -mean(jnp.minimum(free_BC, clipped_BC))
     aux = {
-        "pg_clipfrac": algo_core.masked_mean(clipped_BC > free_BC, mask_BC),
+        "pg_clipfrac": algo_core.masked_mean(clipped_BC < free_BC, mask_BC),
         "entropy": algo_core.masked_mean(entropy_BC, mask_BC),
         "kl": jnp.float32(0.0),
         "tokens": jnp.sum(mask_BC),

@@ -10,7 +10,7 @@
 # ### The settings
 #
 # A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
-# `kaggle` a TPU v5e-8 and stock Gemma. Between them, `small` is a CPU and Gemma 3 270M ([terms](https://ai.google.dev/gemma/terms)). A **recipe** says what is taught, from which rows. Each number stands once, here.
+# `kaggle` a TPU v5e-8 and stock Gemma. Between them, `small` is a CPU and Gemma 3 270M ([terms](https://ai.google.dev/gemma/terms)). A **recipe** says what is taught, from which rows. What is not given here has its default in part 1.
 
 # %% tags=["modules-only"]
 from submission.bench.settings.config import (
@@ -124,7 +124,7 @@ TINY = Profile(
     name="tiny",
     model=STOCK_MODELS["gemma3_tiny_it"],
     lengths=Lengths(prompt=48, completion=80),
-    adapter=Adapter(rank=4, alpha=8.0),  # enough: a reward is few bits, and more ranks are more noise
+    adapter=Adapter(rank=4, alpha=8.0),  # at GRPO's rate, 16 breaks the words
     sft=Sft(
         steps=600, rows=4, length=216, shortest=216,  # a row holds three or four examples
         optimizer=Optimizer(peak_rate=3e-3), save_every=100, minimum_kept=0.9,

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Gemma, show your work
 #
-# Stock Gemma learns to answer with its reasoning first, `<reasoning>…</reasoning><answer>…</answer>`, in one session on a TPU v5e-8: a LoRA warm start on worked examples (SFT), then reinforcement learning on its own answers (GRPO), both in Google's [Tunix](https://github.com/google/tunix).
+# Stock Gemma is taught to answer with its reasoning first, `<reasoning>…</reasoning><answer>…</answer>`: by a LoRA warm start on worked examples (SFT), then by reinforcement learning on its own answers (GRPO), both in Google's [Tunix](https://github.com/google/tunix). It is made for one session on a TPU v5e-8.
 #
 # <!-- include: data/first_screen.md -->
 #
@@ -66,9 +66,9 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 #
 # ![One example on its way](attachment:data/pipeline.svg)
 #
-# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short warm start on examples (SFT) shows it one form, and goes on for as long as it helps. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that finds, in two seeds of three, a way round what careful examples leave to chance: asked which of three values is right, it stops guessing a letter and gives the value.
+# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A warm start on examples (SFT) shows it one form. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that finds, in two seeds of three, a way round what careful examples leave to chance: asked which of three values is right, it stops guessing a letter and gives the value.
 #
-# **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns, the *reference* a frozen copy that it is held near to. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
+# **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns; a frozen copy, the *reference*, can hold it near. A *trace* is written reasoning, a *gold* answer the row's own. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
 #
 # **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: a format learned with a long instruction breaks without it.
 #
@@ -127,7 +127,7 @@ shown = Example("What is 17 + 25?", "42", "number", "17+25: 7+5=12, 1+2+1=4, so 
 display(HTML(row_in_colour(render_prompt(shown.question), render_target(shown), "<eos>")))
 
 # %% [markdown]
-# The names that the judges use. The greedy `INF_` settings and `SEED` are theirs alone.
+# Names that the judges' code uses. Nothing here reads the greedy `INF_` settings or `SEED`.
 
 # %%
 TEMPERATURE, TOP_K, TOP_P = profile.grpo.temperature, profile.grpo.top_k, profile.grpo.top_p
@@ -256,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# In `flat_groups` all completions earn the same, which teaches nothing. If a prompt succeeds with probability *p*, such a reward varies by *p*(1 − *p*): that is how much a group can teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best.
+# In `flat_groups` all completions earn the same, which teaches nothing. A reward of 0 or 1, earned with probability *p*, has the variance *p*(1 − *p*): so much can a group teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best. What is mastered is drawn less: so the reward below rises less than the policy learns.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -268,7 +268,7 @@ stages.append(train_grpo(lora_policy, tokenizer, rows["grpo"], session, grpo_dea
 plot_grpo(stages[-1]["history"], folder.plots / "learning.png")
 
 # %% [markdown]
-# **What gets better, and what does not.** How often a sampled completion is right, by kind of answer. At the start a choice of three is right in a third of the cases, yes or no in half: SFT has taught the words, and chance decides. Choices get better because the answers change: from a letter, *B*, to the value, *82*, which the checker takes as well.
+# **What gets better, and what does not.** How often a *sampled* completion is right, by kind of answer (`text`: sorting, words). At the start a choice of three is right in a third of the cases, yes or no in half: SFT has taught the words, and chance decides. Choices get better because the answers change: from a letter, *B*, to the value, *82*, which the checker takes as well.
 
 # %%
 plot_kinds(stages[-1]["history"], folder.plots / "kinds.png")
@@ -318,7 +318,7 @@ results = results_of(
     submission=submission,  # the evaluation that is the submission's
 )
 display(Markdown(results_table(results)))
-display(Markdown(domain_table(results)))
+display(Markdown(kind_table(results)))
 plot_before_after(results, folder.plots / "before_after.png")
 
 # %% [markdown]
@@ -374,21 +374,21 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** SFT on the most careful traces, taken as far as it helps, is the baseline. It learns to write *so 59. A 58 no, B 59 yes, C 49 no* and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run all 79 choices end so. To be rewarded it must first be sampled, which is luck: over three seeds GRPO adds 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735 (`ablate.py --rows best`). Which of two numbers is larger it does not teach: yes/no stays a coin's throw.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces, taken as far as it helps. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run all 79 choices end so. To be rewarded it must first be sampled, which is luck: three seeds add 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735, on average 0.049 ± 0.174 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw. Eight thousand traces instead of 775 come to 0.793 without GRPO.
 #
-# **What it took.** Prompts drawn by what they can teach, and a low rank: a reward holds few bits, most of an update is noise, and every rank is room for it. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed.
+# **What it took.** Prompts drawn by what they can teach; and a low rank, or a low rate: an update from rewards is mostly noise. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
 #
 # | adapter, rate | prompts drawn as the mixture is | by what they can teach |
 # |---|---|---|
-# | rank 16, 1e-3 | 0.753 → 0.745 | 0.782 → 0.842, 0.773 → 0.880, 0.760 → 0.767 |
-# | rank 16, 2e-3 | 0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
-# | rank 4, 2e-3 | | 0.757 → 0.855, 0.760 → 0.828, and the three above |
+# | rank 16, 1e-3 | 0.753 → 0.745 | \*0.782 → 0.842, \*0.773 → 0.880, 0.760 → 0.767 |
+# | rank 16, 2e-3 | \*0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
+# | rank 4, 2e-3 | | \*0.757 → 0.855, \*0.760 → 0.828, and the three above |
 #
-# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
+# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Beside the traces, nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
 #
 # ![What each choice is worth](attachment:data/ablations.png)
 #
-# **Traps in Tunix 0.1.7, not gains.** Each of these goes without an error. None moves the score of the tiny model; a test, or the compiler, shows what each does.
+# **Traps in Tunix 0.1.7, not gains.** Most go without an error. Those tried above do not move the score of the tiny model; a test, or the compiler, shows what each does.
 #
 # | stock behaviour | what it costs | remedy here | known from |
 # |---|---|---|---|

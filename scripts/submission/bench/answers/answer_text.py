@@ -26,10 +26,10 @@ NEGATIONS = frozenset(
 )
 # Words that change the number behind or before them.
 OPERATORS = frozenset(
-    "about approximately approx around roughly circa ca almost nearly close under below beyond any "
-    "between than least most half twice double triple plus minus times squared cubed root sqrt log "
-    "ln sin cos tan exp abs multiple multiples reciprocal opposite inverse factorial modulo "
-    "if".split()
+    "about approximately approx around roughly circa ca almost nearly close under below above "
+    "beyond any between than least most half twice double triple plus minus times squared cubed "
+    "root sqrt log ln sin cos tan exp abs multiple multiples reciprocal opposite inverse factorial "
+    "modulo if".split()
 )
 REASON = re.compile(
     r"(?:because|since|as|given|for|due to|explanation|reason|reasoning|i\.?e\.?|that is|namely"
@@ -64,12 +64,14 @@ SAME_SIGN = str.maketrans(
 )
 SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 DOLLAR = "¤"
+ELEMENT = r"\\(?:text|mathrm)\{([A-Z][a-z]?)\}"
 ARGUMENT, FLAT = r"\s?(?:\{\s?(-?[\w.,]+)\s?\}|(\d))", r"\s?\{([^{}]+)\}"
 # In this order, and until nothing changes: what stands inside comes out first.
 LATEX = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d),\\! ?(?=\d{3})", ","),
+        (rf"{ELEMENT}(?=\s?[_\d])|(?<=[A-Za-z\d]){ELEMENT}", r"\1\2"),  # \text{H}_2\text{O}
         (r"<sup>([^<>]*)</sup>", r"^\1"),
         (r"</?(?:b|strong|i|em|u|code|p|span|sub|br|center|mark)\s?/?>", " "),
         (r"\\\(|\\\)|\\\[|\\\]|\\(?:left|right|displaystyle|bf|rm)(?![A-Za-z])|\\!", ""),
@@ -259,6 +261,7 @@ JOINING = frozenset(
     "than with and he she they has have had do does did called named known answer result which who "
     "whom".split()
 )
+ORDERED = frozenset("than before after above below ahead behind".split())
 SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")  # words and numbers
 SAID_WORD = re.compile(r"[^\s,;:()\"]+")
 
@@ -294,6 +297,7 @@ def beside_question(text: str, question: str) -> str:
             rf"|{verb[1] if verb else 'is'})\b(.*)", text,
         )  # fmt: skip
         rest, order = words_of(match[2]) if match else [], iter(asked)
+        order = order if {*ORDERED, "is", "are", "and"} & {*rest} else asked
         told = verb and all(word in order for word in rest if word not in JOINING)
         named = match and not set(words_of(match[1])) <= JOINING
         return match[1].strip() if named and told and not set(",;") & set(text) else ""

@@ -11,6 +11,7 @@ import re
 from submission.bench.answers.answer_text import (
     HEDGES,
     NEGATIONS,
+    ORDERED,
     SPOKEN,
     VERDICT,
     after_lead_in,
@@ -39,10 +40,11 @@ OPENERS = frozenset(
     "it he she they you we i this that these those there the because since as indeed both all most "
     "its his her their my our for".split()
 )
-CLAUSE_END = re.compile(r"[,.;:!()\n—–]+|\s-\s|\b(?:and|but|although|though|however|yet)\b")
+CLAUSE_END = re.compile(r"[,;:!()\n—–]+|\.(?!\d)|\s-\s|\b(?:and|but|although|though|however|yet)\b")
 NOT_SURE = re.compile(
     r"^\W*(?:or|either|if|unless|both$|and/or)\b|\bnot (?:sure|certain|clear|known)\b"
-    r"|\bonly if\b|\bbe (?:either|both)\b|\bbut (?:in fact|actually|really)\b"
+    r"|\b(?:only (?:if|when)|except (?:that|when)|were it not)\b|\bbe (?:either|both)\b"
+    r"|\bbut (?:in fact|actually|really)\b"
     r"|\b(?:i doubt|doubtful|hardly|barely|scarcely)\b"
     r"|\bthe (?:opposite|contrary|reverse|other (?:one|way|answer|after all))\b"
     r"|^\W*\d+(?:\.\d+)? ?%\W*$|\b50 ?/ ?50\b|[✗✘❌👎]"
@@ -68,6 +70,7 @@ SHORT_YES = re.compile(
     r"|will|would|has|have|had|should|may|must)"
     r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?|that's right"
 )
+DENIED = re.compile(r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:\w+n't|cannot|\w+ not)")
 SHORT_NO = re.compile(
     r"(?:(?:it|that|this)(?: is|'s) )?(?:a (?:lie|myth|hoax|fable)|impossible|by no means|nonsense"
     r"|absurd|false|fiction)"
@@ -113,8 +116,9 @@ PAIRS = (  # a word and its opposite: one said for the other denies
     "irrational/rational unsafe/safe cheaper/dearer invisible/visible earlier/after later/before "
     "fall/rise".split()
 )
-DENIALS = frozenset("less fewer fail fails lack lacks refuses outside rather nobody".split())
-ORDERED = frozenset("than before after above below ahead behind".split())
+DENIALS = frozenset(
+    "less fewer fail fails lack lacks refuses outside rather nobody deny denies denied".split()
+)
 POINTING = frozenset("it he she they this that these those there".split())
 PREDICATE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
@@ -128,10 +132,20 @@ QUIET |= frozenset(
 )
 
 
+IRREGULAR = dict(
+    pair.split("/")
+    for pair in (
+        "won/win lost/lose ate/eat fell/fall rose/rise flew/fly wrote/write ran/run swam/swim "
+        "grew/grow sank/sink gave/give made/make"
+    ).split()
+)
+
+
 def root(word: str) -> str:
     """A word without its ending, a number word in digits: "squares", "denser", "six"."""
     if word in NAMED:
         return str(NAMED[word])
+    word = IRREGULAR.get(word, word)
     return re.sub(r"(?<=\w{3})(?:ed|er|est|es|'s|s|ing)$", "", word).removesuffix("e")
 
 
@@ -168,19 +182,25 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
     reason = words[:1] in (["because"], ["since"], ["as"], ["due"])
     words, turned = words[reason:], is_negated(words) + is_negated(asked)
+    counted = any(word in NAMED or word.isdigit() for word in asked)
+    quiet = QUIET - {"one"} if counted else QUIET
     for word in words:
         opposed = word not in asked and OPPOSITES.get(root(word), set()) & set(asked)
         turned += bool(opposed)
         meant = min(opposed) if opposed else word
-        if word not in QUIET and meant not in ORDERED:
+        if word not in quiet and meant not in ORDERED:
             said.append(root(meant))
             known += said[-1:] if said[-1] in topic else []
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
+    points = not POINTING.isdisjoint(words) or PREDICATE.match(" ".join(words[:1]))
+    left_out = missing[1:] if points and missing[:1] == topic[:1] else missing
+    end = topic[2:][-1:]  # "91 is not prime", of a prime number
+    ends = left_out == end != [] and not (ORDERED & {*asked} - {*words} or end[0].isdigit())
     if (
         (reason and 3 * len(unknown) > len(known))
         or not known
-        or (whole and missing)
+        or (whole and left_out and not ends)
         or (unknown and is_negated(asked))
     ):
         return None
@@ -196,7 +216,6 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     subject = len(known) == 1 and any(PREDICATE.match(w) for i in last for w in asked[i : i + 1])
     if "there" in words:
         missing = missing[:-1]
-    points = not POINTING.isdisjoint(words) or PREDICATE.match(words[0])
     missing = missing[1:] if points else missing
     denied = (turned + other_number + swapped) % 2 == 1
     covered = 2 * len(set(known)) >= len(set(topic)) + (not denied and not split)
@@ -232,7 +251,10 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     if match is None:
         doubts = (HEDGES | {"if", "but"}) & set(words_of(dressed))
         asks = PREDICATE.match(dressed)
-        return None if asks or doubts else repeats_question(dressed, question, whole=True)
+        short = None if DENIED.fullmatch(dressed) is None else False
+        short = True if SHORT_YES.fullmatch(dressed) else short
+        told = repeats_question(dressed, question, whole=True) if short is None else short
+        return None if asks or doubts else told
     value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
     words = words_of(rest)
     if rest.strip() and not re.match(r" ?[,.;:!(—–\n-]", rest) and {*words[:1]} - OPENERS:

@@ -22,9 +22,9 @@ from submission.bench.answers.answer_text import (
     unwrap,
     words_of,
 )
-from submission.bench.answers.claims import explains, parse_number, read_answer
+from submission.bench.answers.claims import explains, parse_number, read_answer, says_again
 from submission.bench.answers.measures import measure_of
-from submission.bench.answers.text_answers import normalise, split_reason
+from submission.bench.answers.text_answers import normalise, same_moment, split_reason
 
 LETTER = re.compile(
     r"(?:(?:the )?(?:option|choice|answer|letter|statement) )?"
@@ -86,6 +86,7 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
         [choice.lower() == text.lower() for choice in plain],
         [normalise(choice) == normalise(text) for choice in choices],
         [same_quantity(text, choice) for choice in plain],
+        [same_moment(choice, plain_text(text), "") for choice in plain],
         [
             normalise(ARTICLE.sub("", choice)) == normalise(ARTICLE.sub("", text))
             for choice in plain
@@ -213,8 +214,12 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     words = f" {normalise(text)} "
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
     found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
-    if len(found) != 1 or parse_number(choices[found[0]]) is not None:
+    if len(found) != 1:
         return None
+    if parse_number(choices[found[0]]) is not None:  # "29 is prime"
+        behind = text.removeprefix(plain_text(choices[found[0]]))
+        again = behind != text and says_again(words_of(behind), set(words_of(question)))
+        return found[0] if again else None
     if names_another(text, found[0], choices):
         return -1
     rest = words_of(words.replace(f" {normalise(choices[found[0]])} ", " ", 1))
@@ -282,7 +287,8 @@ def check_choice(
             return names.index(said) == position
     text = undress(answer)
     without_verdict = VERDICT.sub("", text)
-    for version in (text, without_verdict, conclusion(text), after_lead_in(without_verdict)):
+    ends = conclusion(text), after_lead_in(conclusion(without_verdict))
+    for version in (text, without_verdict, *ends, after_lead_in(without_verdict)):
         claimed = read_choice(version, choices, question)
         if claimed is not None:
             led_by = version != text and version != without_verdict

@@ -10,6 +10,7 @@ import ast
 import functools
 import operator
 import re
+from collections.abc import Sequence, Set
 from fractions import Fraction
 
 from submission.bench.answers.answer_text import (
@@ -36,6 +37,7 @@ from submission.bench.answers.measures import (
 from submission.bench.answers.number_forms import (
     DIGIT_WORDS,
     MULTIPLIERS,
+    NAMED,
     NUMBER_WORDS,
     TENS,
     Reading,
@@ -148,18 +150,23 @@ def is_unit(text: str) -> bool:
 
 
 def explains(
-    text: str, value: Fraction, measure: Measure | None = None, question: str = ""
+    text: str, value: Fraction, measure: Measure | None = None, question: str = "", unit: str = ""
 ) -> bool:
-    """May this text follow an answer of this value, in this unit?
+    """May this text follow an answer of this value, in this measure or in words of a unit?
 
     >>> explains(", because 6 × 7 = 42", Fraction(42)), explains(", or 43", Fraction(42))
     (True, False)
+    >>> explains(" or 8 pm", Fraction(8), unit=" am")
+    False
     """
     text = re.sub(r"^-(?!\d)|-$", "", text.strip(" ,.;:!()[]—–\n")).strip()
     if rounded := re.fullmatch(r"≈ ?(-?\d*\.(\d+))", text):
         return round(value, len(rounded[2])) == Fraction(rounded[1])
     again = SAME.sub("", text.lstrip("= "), count=1)
     same = quantity_at(again)
+    other = same and again != text and words_of(same.rest) not in ([], words_of(unit))
+    if unit and other and not (measure and (measure_of(same) or measure).kind == measure.kind):
+        return False  # 8 am or 8 pm
     if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
         return True
     if same and same.value == value and in_measure(same, measure) != value:
@@ -207,6 +214,9 @@ FUNCTION = re.compile(
 CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
 
 
+SHORT_CONTEXT = re.compile(r" (?:after|in|for|over|of|with) (?:\w+ ){0,2}\w+$")
+
+
 def without_context(text: str, question: str) -> str:
     """The text without a last phrase that says again what the question has said.
 
@@ -233,7 +243,7 @@ def read_claim(text: str, question: str = "") -> Reading | None:
     text = re.sub(r"^an? (?=\$?\d)", "", text, flags=re.IGNORECASE)
     while match := NAME.match(text):
         if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
-            return None
+            return read_result(text, question) if FUNCTION.match(text) else None
         text = text[match.end() :]
     if label := LABELLED.match(text):
         named = words_of(label[0])
@@ -244,9 +254,17 @@ def read_claim(text: str, question: str = "") -> Reading | None:
         if not reading or reading.rest.startswith("..") or UNFINISHED.match(reading.rest):
             continue
         tail, measure = TAIL.fullmatch(reading.rest), measure_of(reading)
-        if is_unit(tail["unit"]) and explains(tail["more"], reading.value, measure, question):
+        if is_unit(tail["unit"]) and explains(
+            tail["more"], reading.value, measure, question, tail["unit"]
+        ):
             inside = re.search(r"\(([^()]*)\)$", reading.rest)
-            last = quantity_at(inside[1] if inside else reading.rest.rpartition("=")[2].strip())
+            last = quantity_at(
+                inside[1]
+                if inside
+                else re.split(r"=| (?:equals|is|makes|gives) |, i\.e\.,? ", reading.rest)[
+                    -1
+                ].strip()
+            )
             asked = asked_measures(question, measure.kind) if measure else set()
             worked_out = last and in_measure(last, measure) == reading.value
             # "2^10 = 1024", "300 minutes = 5 hours"
@@ -268,7 +286,7 @@ def read_result(text: str, question: str) -> Reading | None:
     plain = [
         side for side in sides if re.search(r"\d.*[-+*/·×÷^√!(].*\d|\d!|√|\\sqrt|\bmod\b", side)
     ]
-    values = {arithmetic(side) for side in sides} - {None}
+    values = {arithmetic(side) for side in sides if not FUNCTION.match(side)} - {None}
     worked = any(not re.search("[A-Za-z]", side) for side in plain) or FUNCTION.search(
         sides[0] if sides else ""
     )
@@ -318,6 +336,12 @@ def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
     return found
 
 
+def says_again(words: Sequence[str], asked: Set[str]) -> bool:
+    """Do words behind a number only say what it is: "25 is the largest such integer"?"""
+    known = {word.rstrip("s") for word in asked | JOINING | {"such"}}
+    return words[:1] in (["is"], ["are"]) and all(word.rstrip("s") in known for word in words)
+
+
 def number_in_sentence(text: str, question: str) -> Reading | None:
     """The number that a sentence claims; None if it claims none, or two.
 
@@ -335,13 +359,13 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
     borne = asked & (DENYING | BORNE | NUMBER_WORDS) if not OF_ANSWERS & set(after) else set()
     near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
     doubtful = (
-        re.search(r"\d ?(?:,|and|or|to|&|/|-|–) ?$", text[:start])  # "17 and 25"
+        re.search(r"\d ?(?:,|and|or|to|&|/|-|–) ?$|[+*/×·÷^√] ?$|\w\($", text[:start])  # 17 and 25
         or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d| times (?:\d|as|more|the)\b", rest)
         or UNFINISHED.match(rest)
         or OTHER_SUBJECT.search(text)
         or re.search(r"[<>≤≥≠~≈±\\]", lead)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
-        or not (before or (words_of(text) and {"more", "fewer", "less"} & set(after)))
+        or not (before or {"more", "fewer", "less"} & set(after) or says_again(after, asked))
         or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
         or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
         or (CHANGES - (asked & BORNE) | DENYING) & set(near)
@@ -371,9 +395,32 @@ def about_another(text: str, question: str) -> bool:
     """
     part = asked_part(question)
     asked, told, named = (names_in(t) for t in (part[:1].lower() + part[1:], question, text))
+    function = re.match(r"[A-Za-z]\(([\w ]{2,})\) ?=", text)  # P(red), where blue is asked for
+    inside, of_part = (set(words_of(t)) for t in (function[1] if function else "", part))
+    if inside and not inside & of_part and inside & {*words_of(question), *NUMBER_WORDS}:
+        return True
     rival = re.search(r" more .*\bthan ([A-Z][a-z]+)", part)  # "Bo has 3 more than Al"
     turned = rival and re.search(rf"\b{rival[1]}\b.* more .*\bthan [A-Z]", text)
     return bool(asked and named & told and not named & asked) or bool(turned)
+
+
+def numbers_of(text: str) -> set[str]:
+    """The whole numbers of a text, those in words too, in digits."""
+    words = re.findall(r"\w+", text.lower())
+    return {str(NAMED.get(word, word)) for word in words if word.isdigit() or word in NAMED}
+
+
+def for_another(text: str, question: str) -> bool:
+    """Does an answer end in another number than the question asks about: "$8 for 3", not for 12?
+
+    >>> for_another("$8 for 3", "Apples are 3 for $2. What do 12 cost?")
+    True
+    """
+    phrase, asked = SHORT_CONTEXT.search(text), numbers_of(asked_part(question))
+    if not phrase or re.search(r"\b(?:because|since|is)\b|=", text):
+        return False
+    said = numbers_of(phrase[0])
+    return bool(said and asked and not said & asked and numbers_of(text[: phrase.start()]))
 
 
 BASES = {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}
@@ -389,7 +436,7 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
     text = undress(answer)
     factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
-    if factorial or about_another(text, question):
+    if factorial or about_another(text, question) or for_another(text, question):
         return None
     *steps, last = re.split(r"\n|(?<=\w)\. (?=[A-Z])", text)
     if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9

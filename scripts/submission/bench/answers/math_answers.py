@@ -194,8 +194,11 @@ def ask_math(*formulas: str) -> bool:
 
 SIMPLIFY = re.compile(r"\b(?:simplif|simplest|lowest terms|reduce)", re.IGNORECASE)
 EXPAND = re.compile(r"\b(?:expand|multiply out|distribute|without (?:brackets|parentheses))", re.I)
-FACTOR = re.compile(r"\bfactor(?!ial)|\bpowers? of primes|\bcomplet\w+ the square", re.IGNORECASE)
+FACTOR = re.compile(
+    r"\bfactor(?!ial)|\b(?:powers?|products?) of (?:\w+ )?primes?|\bcomplet\w+ the square", re.I
+)
 PRODUCT = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
+DIVISION = re.compile(r"(?<![\d^])(\d{1,9}) ?/ ?(\d{1,9})|\\frac\{(\d{1,9})\}\{(\d{1,9})\}")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
@@ -211,7 +214,9 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     >>> is_undone("(1+x)^2", "x^2+2x+1", "Expand it"), is_undone("(1+x)^2", "(x+1)^2", "Expand it")
     (True, False)
     """
-    if UNDONE.search(claim) and not UNDONE.search(gold):
+    divisions = [[int(n) for n in found if n] for found in DIVISION.findall(claim)]
+    divisible = any(below and above % below == 0 for above, below in divisions)  # 6/2
+    if divisible or (UNDONE.search(claim) and not UNDONE.search(gold)):
         return True
     roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
     terms = [len(re.findall(r"[-+]", f.strip("+- "))) for f in (claim, gold)]
@@ -226,7 +231,7 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
         return square or PRODUCT.search(claim) is not None
     if not FACTOR.search(question):
         return False
-    if "prime" in question:
+    if "prime" in question.lower():
         return not {int(n) for n in re.findall(r"(?<![\^\d])(?<!\^\{)\d+", claim)} <= set(PRIMES)
     inside = [re.findall(r"(?<!\^)\b\d+", part) for part in re.findall(r"\(([^()]*)\)", claim)]
     if any(len(part) > 1 and math.gcd(*map(int, part)) > 1 for part in inside):
@@ -273,10 +278,12 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         return True
     if "\\{" in expected and "\\{" not in claimed:
         claimed = re.sub(r"(?<![\\\w}^_])\{([^{}]*)\}", r"\\{\1\\}", claimed)
-    pairs = re.findall(r"(?:^|, ?)[a-z] ?= ?([^,=]+)", claimed)
+    named = re.findall(r"(?:^|, ?| and )([a-z]) ?= ?([^,=]+?)(?=,| and |$)", claimed)
+    pairs = [value for _, value in sorted(named)]
     if expected[:1] == "(" and len(pairs) == expected.count(",") + 1 > 1:  # x = 3, y = -2
         claimed = f"({', '.join(pairs)})"
     if "," in expected:
+        claimed = re.sub(r"^[A-Za-z] ?= ?(?=[(\[])|^[A-Z] ?(?=\()", "", claimed)  # M(4, 7)
         claimed = one_spelling(re.sub(r"^[a-z] ?(?:=|\\in) ?", "", claimed))
         if expected[0] in "([" and claimed[:1] + claimed[-1:] != expected[0] + expected[-1]:
             return False
@@ -286,7 +293,9 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     if (
         "=" not in expected
         and len(sides) > 1
-        and re.fullmatch(r"[A-Za-z]'{0,2}(?:_\w|\([a-z]\))?|\([a-z](?:, ?[a-z])+\)", sides[0])
+        and re.fullmatch(
+            r"[A-Za-z]'{0,2}(?:_\w|\([a-z]\))?|\([a-z](?:, ?[a-z])+\)|d[a-z]/d[a-z]", sides[0]
+        )
     ):
         sides = sides[1:]  # f(x) = ...
     if "=" in expected:

@@ -1,4 +1,4 @@
-"""Units of which one is asked for.
+"""Units, and other things, of which one is asked for.
 
 Only kinds that are mixed up are listed. Sizes count the smallest of a kind, so that 1 hour 30
 minutes are 90 minutes; without one (currencies) nothing is converted.
@@ -13,7 +13,8 @@ from submission.bench.answers.answer_text import words_of
 from submission.bench.answers.number_forms import Reading, read_number
 
 MEASURE_WORDS = """
-money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp, yen 0
+money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, £ 0 gbp
+money: yen 0 ¥, rupee 0 ₹
 length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter
 length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
 mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb, tonne 0 ton
@@ -42,7 +43,7 @@ MEASURES = {
     for spelt in (spelling, f"{spelling}s")
 }
 MEASURE = re.compile(
-    r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢]|°[CF]?)(?P<raised>\^[23])?"
+    r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢¥₹]|°[CF]?)(?P<raised>\^[23])?"
 )
 ASKED_IN = re.compile(
     r"\b(?:how many|in|into|to|number of)\s(?:[^\W\d]+ )??(?=[^\W\d]|[$€£¢°])", re.I
@@ -60,8 +61,21 @@ PERCENT_ASKED = re.compile(
 
 
 ANGLES = re.compile(r"°|\b(?:angle|degree|temperature|rotat|arc|turn|bearing)", re.IGNORECASE)
-TURNED = (("before", "after"), ("after", "before"), ("increase", "decrease"))
-TURNED += (("decrease", "increase"), ("loss", "profit"), ("profit", "loss"), ("loss", "gain"))
+DEGREES = ((re.compile(r"^(?:degrees? |°)(?:celsius|c)\b", re.I), "°C"),)
+DEGREES += ((re.compile(r"^(?:degrees? |°)(?:fahrenheit|f)\b", re.I), "°F"),)
+PERIODS = "second|minute|hour|day|week|month|year"
+# Who names one of them where another is asked answers another question.
+RIVALS = [
+    group.split()
+    for group in (
+        "before after/increase decrease/increased decreased/loss profit gain/lose profit gain"
+        "/grow shrink/grow shrank/grow fell/grow decrease/win lose/first left/smallest largest"
+        "/lowest highest/shortest longest/least greatest/youngest oldest/minimum maximum"
+        "/quotient remainder/gcd multiple/gcf multiple/lcm divisor/radius diameter"
+        "/area perimeter volume circumference/mean median mode range"
+    ).split("/")
+]
+DIRECTED = frozenset("off less fewer too".split())
 
 
 def measure_at(text: str) -> Measure | None:
@@ -70,7 +84,10 @@ def measure_at(text: str) -> Measure | None:
     >>> measure_at(" minutes or so").name, measure_at("square metres").name, measure_at("pears")
     ('minute', 'm^2', None)
     """
-    match = MEASURE.match(text.strip(" (-"))
+    text = text.strip(" (-")
+    for spelt, sign in DEGREES:
+        text = spelt.sub(sign, text)
+    match = MEASURE.match(text)
     if match is None or match["word"].lower() not in MEASURES:
         return None
     kind, name, size = MEASURES[match["word"].lower()]
@@ -120,11 +137,12 @@ def asked_measures(question: str, kind: str) -> set[str]:
     {'cm'}
     """
     starts = [match.end() for match in ASKED_IN.finditer(question)]
-    starts += [start + len(question[start:].split(" ")[0]) for start in starts]
+    nouns = [start for start in starts if not measure_at(question[start:])]
+    starts += [start + len(question[start:].split(" ")[0]) for start in nouns]  # "how many whole m"
     for places in (starts, [match.start() for match in MEASURE.finditer(question)]):
         found = [measure_at(question[place:]) for place in places]
         names = {measure.name for measure in found if measure and measure.kind == kind}
-        if names or kind == "time":  # "it takes 3 weeks" does not say in what
+        if names or (kind == "time" and "how old" not in question.lower()):  # "it takes 3 weeks"
             return names
     return set()
 
@@ -139,7 +157,8 @@ def counts_another(claim: Reading, question: str) -> bool:
     match, own = COUNTED.search(question), measure_of(claim)
     words = words_of(match[1]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
-    if own is None and wanted:  # 150 pencils, where cents are asked
+    last = re.search(r"\bin ([^\W\d]+)\W*$", question)
+    if own is None and (wanted or (last and measure_at(last[1]))):  # 150 pencils, where cents are
         unit = words_of(claim.rest)[:1]
         return bool(unit) and re.search(rf"\d {unit[0]}\b", question) is not None
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
@@ -151,8 +170,22 @@ def counts_another(claim: Reading, question: str) -> bool:
 
 
 def asked_part(question: str) -> str:
-    """The last sentence of a question."""
-    return re.split(r"[.!?]\s", question.strip())[-1] if question else "per"
+    """The last sentence of a question that asks, and what stands behind it."""
+    sentences = re.split(r"(?<=[.!?])\s", question.strip())
+    asking = [i for i, sentence in enumerate(sentences) if sentence.endswith("?")]
+    return " ".join(sentences[(asking or [len(sentences) - 1])[-1] :]) or "per"
+
+
+def names_rival(text: str, question: str) -> bool:
+    """Does a text name a rival of what the question asks for, and not the thing itself?
+
+    >>> asked = "What is the least common multiple of 6 and 8?"
+    >>> names_rival("the GCD is 24", asked), names_rival("24 is the least", asked)
+    (True, False)
+    """
+    said, part = set(words_of(text)), set(words_of(asked_part(question)))
+    named = [(said.intersection(group) - part, part.intersection(group) - said) for group in RIVALS]
+    return any(one and other for one, other in named)
 
 
 def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
@@ -162,9 +195,12 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     >>> [in_asked_measure(quantity_at(t), gold, asked) for t in ("42 cents", "$42")]
     [False, True]
     """
-    per = re.match(r" (?:[^,.(]*?(\w+) ?)?(?:\bper |/ ?)(\w+)", claim.rest)
     part = asked_part(question)
-    if per and not (RATE.search(part) or per[2] in part or per[2] in gold.rest):
+    spans = re.findall(rf"\d ({PERIODS})s\b", part)
+    a_day = rf"|\ban? (?={'|'.join(spans)})" if spans else ""  # where those of 4 days are asked for
+    per = re.match(rf" (?:[^,.(]*?(\w+) ?)?(?:\bper |/ ?{a_day})(\w+)", claim.rest)
+    asked_for = per and rf"\b(?:(?:an?|one|the) {per[2]}\b|{per[2][:-1]}\w?ly\b)"
+    if per and not (RATE.search(part) or re.search(asked_for, part) or per[2] in gold.rest):
         return False
     if per and per[1] and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
         return False  # hours per km
@@ -173,24 +209,28 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     if of and whole and of[1] != whole[1]:
         return False  # 2/3 of a minute
     told = set(words_of(claim.rest))
-    for one, other in TURNED:
-        if one in told and other in part and one not in part:
-            return False  # 5 hours before noon, a decrease of 12 %
+    if DIRECTED & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(question)):
+        return False  # $52 off
     if {"altogether", "total", "combined"} & told and "each" in part:
         return False
-    rate = re.search(r"\bper (\w+)", part)
+    rate = re.search(r"(?:\bper |(?<=[a-z])/)(\w+)", part)
     if per and rate and measure_at(per[2]) and measure_at(per[2]) != measure_at(rate[1]):
         return False  # miles per minute
     measure, own = measure_of(claim), measure_of(gold)
+    if rate and measure and not per and re.search(rf"\bin \w+(?: per |/){rate[1]}\b", part):
+        return False  # 60 km, where km/h are asked
     last = re.search(r"\bin ([^\W\d]+)\W*$", question)
     named = last and measure_at(last[1])
+    if named and named.kind == "temperature" and measure and measure.name == "degree":
+        return True
     if named and measure and named.kind != measure.kind and not per:
         return False  # 91 hours, where dollars are asked
     degrees = claim.rest.startswith("°") and not ANGLES.search(question)
     if degrees or ("each" in told and not RATE.search(part)):
         return False
-    if claim.rest.startswith(" times") and PERCENT_ASKED.search(question):
-        return False
+    counted = claim.rest.startswith(" times") or (measure and measure.kind != "angle" and not per)
+    if PERCENT_ASKED.search(part) and counted and claim.scale != "percent":
+        return False  # 25 cm
     if counts_another(claim, question):
         return False
     if measure is None:

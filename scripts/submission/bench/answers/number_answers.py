@@ -9,7 +9,7 @@ import re
 
 from submission.bench.answers.answer_text import plain_text, strip_dressing
 from submission.bench.answers.claims import read_answer, read_claim
-from submission.bench.answers.measures import PERCENT_ASKED, in_asked_measure
+from submission.bench.answers.measures import PERCENT_ASKED, in_asked_measure, names_rival
 from submission.bench.answers.number_forms import Reading
 
 SCALE_ASKED = re.compile(
@@ -88,6 +88,7 @@ def check_number(gold: str, answer: str, question: str = "") -> bool | None:
     claim = read_answer(answer, asked)
     return (
         claim is not None
+        and (claim.value < 0 or not names_rival(answer, asked))  # "a loss of -$90"
         and equal(claim, expected, asked)
         and is_finished(claim, expected, asked)
         and in_asked_measure(claim, expected, asked)

@@ -118,7 +118,8 @@ def read_digits(text: str) -> Reading | None:
         sized *= MULTIPLIERS[word.rstrip("s")]
     negative = (sign["sign"] or sign["second"] or "+") in "-–"
     value *= -sized if negative else sized
-    last = "percent" if scale["percent"] else words[-1].rstrip("s") if words else ""
+    last = "permille" if scale["permille"] else "percent" if scale["percent"] else ""
+    last = last or (words[-1].rstrip("s") if words else "")
     return Reading(value, text[scale.end() :], form, parts, last, sized, sign["currency"] or "")
 
 

@@ -37,7 +37,7 @@ def normalise(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
-    text = re.sub(r"(?<=\d) (?=°)", "", text)
+    text = re.sub(r"(?<=\d) (?=°)|[¡¿]", "", text)
     if re.fullmatch(r"\W*\w(?:-\w)+\W*", text):  # t-b-l
         text = text.replace("-", "")
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
@@ -191,6 +191,7 @@ def same_duration(gold: str, claim: str) -> bool:
     )  # fmt: skip
 
 
+FORMULA_NAME = re.compile(r"(?:[A-Z][a-z]?\d*){1,5}")
 SHORTENED = "monday tuesday wednesday thursday friday saturday sunday".split() + MONTHS.split()
 
 
@@ -270,7 +271,10 @@ def check_text(
     if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
-        explained = re.fullmatch(r"[\d\W]+|(?:the|it|they|in) .+", twice[2])
+        explained = re.fullmatch(r"[\d\W]+|\d+ [a-z]+|(?:the|it|they|in) .+", twice[2])
+        for symbol, name in (twice.groups(), twice.groups()[::-1]):  # CO2 (carbon dioxide)
+            if FORMULA_NAME.fullmatch(symbol) and symbol[0] == name[0].upper() and matches(name):
+                return True
         again = set(words_of(twice[2])) <= asked  # Iron (Fe)
         if not (explained or again) and normalise(twice[1]) not in normalise(twice[2]):
             return {normalise(part) for part in twice.groups()} <= names
@@ -300,8 +304,16 @@ def check_text(
         return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
     if beside := beside_question(claim, question):
         added = {normalise(beside_question(name, question) or name) for name in golds}
-        return matches(beside) or normalise(beside) in added
+        if matches(beside) or normalise(beside) in added:
+            return True
+        order = re.search(r"\b(?:\w+est|first|last|order|sorted|list)\b", beside)
+        if not order or order[0] not in asked | {"order", "sorted", "list"}:
+            return False  # "The longest word is elephant."
     claim = after_lead_in(claim, question)
+    for noun in re.findall(r"\b(?:what|which) ([a-z]{3,})", question.lower()):  # the planet Mars
+        shorter = re.sub(rf"^{noun} (?=\S)|(?<=\S) {noun}$", "", claim, count=1)
+        if noun not in DOUBTS | {"order"} and matches(shorter):
+            return True
     number, words = whole_number(gold), question.strip(" .?!").split()
     if number is not None and re.search("[a-z]", (gold + claim).lower()):
         return whole_number(claim) == number and claim not in words  # "Write 47 in words."

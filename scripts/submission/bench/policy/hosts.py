@@ -59,7 +59,9 @@ def join_hosts(environment: Mapping[str, str]) -> None:
     net = {"heartbeat_timeout_seconds": int(3 * host_patience()) + 60}
     net["initialization_timeout"] = int(host_patience())
     jax.distributed.initialize(**given, **net, shutdown_timeout_seconds=30)
-    Pulse().start()
+    pulse = Pulse()
+    pulse.start()
+    atexit.register(pulse.end)
     with contextlib.suppress(ImportError, AttributeError):
         from IPython import get_ipython
 
@@ -86,6 +88,7 @@ class Pulse(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.heard = {host: (b"", time.monotonic()) for host in range(host_count())}
+        self.over = threading.Event()
         Pulse.last = self
 
     def silent(self) -> dict[int, float]:
@@ -94,13 +97,23 @@ class Pulse(threading.Thread):
         since = {host: now - when for host, (_, when) in self.heard.items()}
         return {host: quiet for host, quiet in since.items() if quiet > host_patience()}
 
+    def tell(self, beat: bytes) -> None:
+        """Says that this host is alive, or done."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            key = f"alive/{this_host()}"
+            global_state.client.key_value_set_bytes(key, beat, allow_overwrite=True)
+
+    def end(self) -> None:
+        """Before the process ends: one that ends with a thread inside the runtime is aborted."""
+        self.over.set()
+        self.join(3 * LOOK_SECONDS)
+        self.tell(b"done")
+
     def run(self) -> None:
         """Until the process ends."""
-        client, key = global_state.client, f"alive/{this_host()}"
-        atexit.register(lambda: client.key_value_set_bytes(key, b"done", allow_overwrite=True))
+        client = global_state.client
         for beat in itertools.count():
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                client.key_value_set_bytes(key, str(beat).encode(), allow_overwrite=True)
+            self.tell(str(beat).encode())
             for host in self.heard:
                 with contextlib.suppress(jax.errors.JaxRuntimeError):  # it has said nothing yet
                     said = client.key_value_try_get_bytes(f"alive/{host}")
@@ -112,7 +125,8 @@ class Pulse(threading.Thread):
                 print(missing_hosts(*late), file=sys.stderr, flush=True)
                 time.sleep(LOOK_SECONDS)  # for the notebook to hear of it
                 os._exit(1)
-            time.sleep(LOOK_SECONDS)
+            if self.over.wait(LOOK_SECONDS):
+                return
 
 
 def missing_hosts(host: int, *others: int, what: str = "") -> str:

@@ -275,11 +275,11 @@ def share(flags: Sequence[bool]) -> float:
     return round(sum(flags) / len(flags), 4) if flags else 0.0
 
 
-def by_domain(rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
-    """The rows of each domain, by its name."""
+def grouped_by(field: str, rows: Sequence[Answered]) -> list[tuple[str, list[Answered]]]:
+    """The rows of each domain, or of whatever their examples have in the field, by its name."""
     found = collections.defaultdict(list)
     for row in rows:
-        found[row.example.domain].append(row)
+        found[getattr(row.example, field)].append(row)
     return sorted(found.items())
 
 
@@ -313,14 +313,15 @@ def summarise(answered: Sequence[Answered]) -> dict[str, Any]:
         "failed": sum(a.failed for a in answered),
         "stopped": share([a.stopped for a in answered]),
         "mean_tokens": round(float(np.mean([a.tokens for a in answered])), 1),
-        "by_domain": {name: rates(rows) for name, rows in by_domain(checkable)},
+        "by_domain": {name: rates(rows) for name, rows in grouped_by("domain", checkable)},
+        "by_kind": {name: rates(rows) for name, rows in grouped_by("checker", checkable)},
         "open_by_domain": {
             name: {
                 "n": len(rows),
                 "format": share([a.completion.in_format for a in rows]),
                 **open_scores(rows),
             }
-            for name, rows in by_domain(unchecked)
+            for name, rows in grouped_by("domain", unchecked)
         },
     }
 

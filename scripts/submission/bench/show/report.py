@@ -41,15 +41,15 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def domain_table(results: Mapping[str, Any]) -> str:
-    """Accuracy by domain, lenient for stock, as Markdown."""
-    head = "| domain | n | stock (plain question, lenient) | after SFT | after GRPO |"
+def kind_table(results: Mapping[str, Any]) -> str:
+    """Accuracy by kind of answer, lenient for stock, as Markdown; of open ones, by domain."""
+    head = "| kind of answer | n | stock (plain question, lenient) | after SFT | after GRPO |"
     lines = [head, "|---|---|---|---|---|"]
     stages = results["evaluation"]
-    for domain, row in stages["after_grpo"]["by_domain"].items():
-        stock, sft = (stages[s]["by_domain"][domain] for s in ("stock", "after_sft"))
+    for kind, row in stages["after_grpo"]["by_kind"].items():
+        stock, sft = (stages[s]["by_kind"][kind] for s in ("stock", "after_sft"))
         lines.append(
-            f"| {domain} | {row['n']} | {stock['accuracy_lenient']:.3f} | {sft['accuracy']:.3f} "
+            f"| {kind} | {row['n']} | {stock['accuracy_lenient']:.3f} | {sft['accuracy']:.3f} "
             f"| {row['accuracy']:.3f} |"
         )
     for domain, row in stages["after_grpo"]["open_by_domain"].items():
