@@ -114,7 +114,7 @@ def test_what_fails_on_host_0_fails_on_all():
 def test_a_host_that_does_not_come_is_named():
     said, codes = talk('time.sleep(9 * me)\nhosts.gather(None, "supper")', host_seconds=4)
     assert codes[0]
-    assert "Host 1 of 2 is missing: host 0 has waited 4 s for it (supper)" in said[0]
+    assert "Host 1 of 2 is missing: host 0 waits no longer than 4 s for it (supper)" in said[0]
 
 
 def test_adapters_that_differ_stop_the_run():

@@ -71,6 +71,8 @@ LATEX = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d),\\! ?(?=\d{3})", ","),
+        (r"<<[\d.,+*/()=% -]{1,80}>>", ""),  # the calculator of GSM8K
+        (r"(?<=\d) – (?=\d)", " - "),
         (rf"{ELEMENT}(?=\s?[_\d])|(?<=[A-Za-z\d]){ELEMENT}", r"\1\2"),  # \text{H}_2\text{O}
         (r"<sup>([^<>]*)</sup>", r"^\1"),
         (r"</?(?:b|strong|i|em|u|code|p|span|sub|br|center|mark)\s?/?>", " "),
@@ -159,7 +161,8 @@ CONNECTIVE = re.compile(
 SUBJECT = r"(?P<subject>(?:[\"']?[^\W_][\w'-]*[\"']?,?\s){1,14}?)"
 HANDED_OVER = (
     r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
-    r"|indeed|clearly|at(?= \()|left with|option|choice|answer))*\s?[:,]?\s?(?=[^\s=])"
+    r"|indeed|clearly|called|known as|at(?= \()|left with|option|choice|answer))*\s?[:,]?\s?"
+    r"(?=[^\s=])"
 )
 SENTENCE = re.compile(
     rf"{SUBJECT}(?:is|are|was|were|(?:would|must|should|will) be|equals?"
@@ -244,6 +247,7 @@ def after_lead_in(text: str, question: str = "") -> str:
     """
     doubts = HEDGES | NEGATIONS | OPERATORS | {"less", "more", "fewer", "next", "before", "after"}
     doubts -= set(words_of(question)) - HEDGES - NEGATIONS
+    doubts -= {"root"} if re.search("sqrt|√", question) else set()
     if match := SENTENCE.match(text):
         subject, known = match["subject"], set(re.findall(r"\d+", question))
         other_number = set(re.findall(r"\d+", subject)) - known
@@ -266,6 +270,11 @@ SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")  # words and numbers
 SAID_WORD = re.compile(r"[^\s,;:()\"]+")
 
 
+def stem_of(word: str) -> str:
+    """A word without the ending of a plural, a verb or an owner: "makes", "cell's"."""
+    return re.sub(r"(?<=\w{3})(?:'s|s)$", "", word)
+
+
 def beside_question(text: str, question: str) -> str:
     """The one run of words that a sentence adds to its question; empty if there is no such run.
 
@@ -281,10 +290,14 @@ def beside_question(text: str, question: str) -> str:
         return ""
     tokens = list(SAID_WORD.finditer(text))
     words = [token[0].lower().strip(".!'%$") for token in tokens]
-    kinds = ["asked" if w in asked and w not in JOINING else w in JOINING for w in words]
+    stems = {stem_of(w) for w in asked if w not in JOINING}
+    kinds = [w in JOINING or (stem_of(w) in stems and "asked") for w in words]
     for i, word in enumerate(words[:-1]):
         if words[i + 1] == "by" and word.endswith(("ed", "en", "n")):
             kinds[i] = "asked"  # "was written by"
+        told = kinds[i - 1 : i] == ["asked"] and {"is", "are", "was", "were"} & set(words[:i])
+        if told and not kinds[i] and words[i + 1] in ("of", "in"):
+            kinds[i] = "asked"  # "is the capital city of Japan"
     if "asked" not in kinds or len(kinds) - kinds.count(False) < 2:
         return ""
     new = [i for i, kind in enumerate(kinds) if kind is False]
@@ -293,14 +306,16 @@ def beside_question(text: str, question: str) -> str:
             return passive[1]
         verb = re.search(r"\b(?:who|what|which(?: \w+)?) (\w+)", question.lower())
         match = re.fullmatch(
-            r"((?:[^\s,;]+ ){1,3}?)(?:is|are|was|were|has|have|had|does|did"
+            r"((?:[^\s,;]+ ){1,3}?)(?:is|are|was|were|has|have|had|does|did|can|cannot|could"
             rf"|{verb[1] if verb else 'is'})\b(.*)", text,
         )  # fmt: skip
         rest, order = words_of(match[2]) if match else [], iter(asked)
         order = order if {*ORDERED, "is", "are", "and"} & {*rest} else asked
         told = verb and all(word in order for word in rest if word not in JOINING)
         named = match and not set(words_of(match[1])) <= JOINING
-        return match[1].strip() if named and told and not set(",;") & set(text) else ""
+        denied = [bool(NEGATIONS & set(words_of(t))) for t in (text, question)]
+        agrees = denied[0] == denied[1]  # "can fly", of what cannot
+        return match[1].strip() if named and told and agrees and not set(",;") & set(text) else ""
     inside = slice(new[0], new[-1] + 1)
     if "asked" in kinds[inside] or {"is", "are", "was", "were"} & set(words[inside]):
         return ""
@@ -308,8 +323,9 @@ def beside_question(text: str, question: str) -> str:
 
 
 CONCLUSION = re.compile(
-    r"(?:.{6,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives)"
-    r"(?: that)?[ ,:]+|.*\d.*\d ?[→⇒] ?)(?P<last>(?!that\b).+)",
+    r"(?:.{6,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives"
+    r"|which is(?= (?:option|choice|answer|letter)\b))(?: that)?[ ,:]+"
+    r"|.*\d.*\d ?[→⇒] ?)(?P<last>(?!that\b).+)",
     re.IGNORECASE | re.DOTALL,
 )
 

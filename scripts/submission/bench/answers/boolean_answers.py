@@ -257,6 +257,8 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
         return None if asks or doubts else told
     value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
     words = words_of(rest)
+    if rest.startswith(" that ") and (inner := parse_boolean(rest[6:], question)) is not None:
+        return inner == value  # it is false that it is so
     if rest.strip() and not re.match(r" ?[,.;:!(—–\n-]", rest) and {*words[:1]} - OPENERS:
         return None
     hedges = (HEDGES - {"or", "either", "otherwise", "doubt"}) & {*words, *words_of(led)}

@@ -36,6 +36,10 @@ LETTER_LAST = re.compile(
     r"(?P<text>.+?),? ?[(\[](?:option |choice )?(?P<letter>[A-Za-z])[)\]]",
     re.IGNORECASE | re.DOTALL,
 )
+LETTER_IN_THE_END = re.compile(
+    r"(?:so|(?:which|answer) is)\W+(?:(?:it|the answer) is )?(?:option |choice |answer )?"
+    r"[(\[]?([A-Z])\b\W*$"
+)
 # Letters that name a choice. A capital A before a word may be an article, and I a person.
 LABELS = re.compile(
     r"\b([A-Z])\b(?![ '][a-z])|\(([A-Za-z])\)|\b([B-HJ-Z])\b|\b(A) (?:is|was|and|or|has|does)\b"
@@ -56,7 +60,7 @@ VERB = re.compile(
 )
 
 
-ARTICLE = re.compile(r"\b(?:the|an?) ", re.IGNORECASE)
+ARTICLE = re.compile(r"\b(?:the|an?) |^to ", re.IGNORECASE)
 
 
 def same_quantity(text: str, choice: str) -> bool:
@@ -211,9 +215,10 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     place = find_choice(said, choices) if said else None
     if place is not None:
         return place
-    words = f" {normalise(text)} "
+    words = f" {normalise(ARTICLE.sub('', text))} "
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
-    found = [i for i, choice in enumerate(choices) if f" {normalise(choice)} " in words]
+    bare = [normalise(ARTICLE.sub("", choice)) for choice in choices]
+    found = [i for i, choice in enumerate(bare) if f" {choice} " in words]
     if len(found) != 1:
         return None
     if parse_number(choices[found[0]]) is not None:  # "29 is prime"
@@ -222,7 +227,7 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return found[0] if again else None
     if names_another(text, found[0], choices):
         return -1
-    rest = words_of(words.replace(f" {normalise(choices[found[0]])} ", " ", 1))
+    rest = words_of(words.replace(f" {bare[found[0]]} ", " ", 1))
     known = sum(word in asked or word in JOINING for word in rest)
     enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))
     alone = enough and not (HEDGES | NEGATIONS) & set(rest)
@@ -291,6 +296,8 @@ def check_choice(
     for version in (text, without_verdict, *ends, after_lead_in(without_verdict)):
         claimed = read_choice(version, choices, question)
         if claimed is not None:
+            if (letter := LETTER_IN_THE_END.search(text)) and ord(letter[1]) - ord("A") != claimed:
+                return False  # 6, so the answer is C
             led_by = version != text and version != without_verdict
             lead = text[: len(text) - len(version)] if led_by else ""
             return claimed == position and not names_another(lead, position, choices)

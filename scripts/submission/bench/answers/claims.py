@@ -83,7 +83,7 @@ def arithmetic(text: str) -> Fraction | None:
         text = re.sub(rf"(?<=[\d)% ]){word}(?=[\d( ])", sign, text)
     if NO_UNITS & set(words_of(text)) or len(text) > 100:
         return None
-    text = re.sub(r"(?<=\d),(?=\d{3})|[^\W\d_]+", "", text).translate(ARITHMETIC_SIGNS)
+    text = re.sub(r"(?<=\d),(?=\d{3})|(?:/ ?)?[^\W\d_]+", "", text).translate(ARITHMETIC_SIGNS)
     text = re.sub(r"(\d[\d.]*) ?%", r"(\1/100)", text).strip(" ,.")
     if not re.fullmatch(r"[\d\s.+*/()-]+", text):
         return None
@@ -165,6 +165,8 @@ def explains(
     again = SAME.sub("", text.lstrip("= "), count=1)
     same = quantity_at(again)
     other = same and again != text and words_of(same.rest) not in ([], words_of(unit))
+    if same and again != text and is_unit(same.rest) and in_measure(same, measure) != value:
+        return False  # that is, twelve
     if unit and other and not (measure and (measure_of(same) or measure).kind == measure.kind):
         return False  # 8 am or 8 pm
     if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
@@ -182,7 +184,7 @@ def explains(
     ends = bool(chains) and (chains[-1][0] == value or str(chains[-1][0]) in known)
     if ends and all(len(set(sides)) == 1 for sides in chains):
         text = CHAIN.sub(" ", text)
-    if re.fullmatch(r"[\d, ]+", text) and text.count(",") + 1 == value:
+    if re.fullmatch(r"(?:[\d, ]|and )+", text) and len(re.findall(r"\d+", text)) == value:
         return True  # 3 (2, 4, 6)
     if not reason:
         said = SAID.findall(text)
@@ -225,7 +227,14 @@ def without_context(text: str, question: str) -> str:
     """
     if match := CONTEXT.search(text):
         said, asked = (set(re.findall(r"\w+", t.lower())) for t in (match[0], question))
-        if match.start() and said - asked <= JOINING | {"after", "over", "per", "before"}:
+        if match.start() and said - asked <= JOINING | {
+            "after",
+            "over",
+            "per",
+            "before",
+            "from",
+            "total",
+        }:
             return text[: match.start()]
     return text
 
@@ -278,7 +287,9 @@ def read_result(text: str, question: str) -> Reading | None:
     first, *more = re.split(r"; |, ", text, maxsplit=1)  # 18*26 = 468; 468 - 95 = 373
     if more and "=" in first and len({arithmetic(side) for side in first.split("=")} - {None}) == 1:
         return read_claim(more[0], question)
-    left, *right = re.split(r" ?= ?| (?:is|equals|makes|gives) ", text, maxsplit=1)
+    told_by = (" ?= ?| (?:is|equals|makes|gives) ", " ?= ?")
+    splits = [re.split(pattern, text, maxsplit=1) for pattern in told_by]
+    left, *right = splits[0]
     told = {unspaced(left), unspaced(re.sub(r"_\{?\d+\}?", "", left))}  # 1011_2 = 11
     if right and re.search(r"\d", left) and any(text in unspaced(question) for text in told):
         return read_claim(right[0].strip(), question)
@@ -292,13 +303,17 @@ def read_result(text: str, question: str) -> Reading | None:
     )
     if worked and len(plain) == len(sides) - (not plain or sides[0] != plain[0]):
         claimed = read_claim(end, question)  # \\binom{10}{3} = 120, 5(2)/2 = 5
-        return claimed if claimed and values <= {claimed.value} else None
-    if not right:
-        return None
-    end, value = right[0].strip(), arithmetic(left)
-    claimed, first = read_claim(end, question), quantity_at(end)
-    fits = claimed and value is not None and value in (claimed.value, first and first.value)
-    return claimed if fits else None
+        fits = claimed and values <= {claimed.value, claimed.value / claimed.sized}  # 40 %
+        return claimed if fits else None
+    for left, *right in (parts for parts in splits if len(parts) > 1):
+        lead, _, work = left.rpartition(", ")  # "With $20, he buys 20/4 = 5"
+        said = set(re.findall(r"\d+", lead)) <= set(re.findall(r"\d+", question))
+        value = arithmetic(work if said and not NO_UNITS & set(words_of(lead)) else left)
+        end = right[0].strip()
+        claimed, first = read_claim(end, question), quantity_at(end)
+        if claimed and value is not None and value in (claimed.value, first and first.value):
+            return claimed
+    return None
 
 
 # **A sentence around the number**: "After dinner, Ali has $32 left." What it claims is its one
@@ -308,6 +323,7 @@ def read_result(text: str, question: str) -> Reading | None:
 
 
 NUMBER_START = re.compile(r"(?<![\w.,/^$€£-])-?[$€£]?(?=\d)|(?<![\w.,/^-])-?[$€£]-?(?=\d)")
+WORD_START = re.compile(rf"\b(?=(?:{'|'.join(set(NAMED) - {'one'})})\b)", re.IGNORECASE)
 CHANGES = OPERATORS - {"if"} | set("over up within only after before until since".split())
 BESIDES = frozenset("if times than between close under below most least".split())
 TAKE_BACK = frozenset({"but", "actually", "wait"})
@@ -323,13 +339,13 @@ OF_ANSWERS = frozenset("answer right correct true solution".split())
 def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
     """Where a sentence has numbers that are not the question's own, or count what it asks for."""
     found: list[tuple[int, Reading]] = []
-    for match in NUMBER_START.finditer(text):
+    for match in (NUMBER_START if re.search(r"\d", text) else WORD_START).finditer(text):
         reading = quantity_at(text[match.start() :])
         if reading and (not found or match.start() >= len(text) - len(found[-1][1].rest.lstrip())):
             found.append((match.start(), reading))
     if len(found) > 1:
         asked = set(re.findall(r"\d+", question))
-        said = [re.search(r"\d[\d,.]*", text[start:])[0].strip(".,") for start, _ in found]
+        said = [re.search(r"[\w,.]+", text[start:])[0].strip(".,") for start, _ in found]
         found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
     if len(found) > 1 and (noun := re.search(r"\bhow many (\w{3,})", question.lower())):
         found = [pair for pair in found if pair[1].rest.lower().startswith(f" {noun[1]}")]
@@ -362,6 +378,7 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         re.search(r"\d ?(?:,|and|or|to|&|/|-|–) ?$|[+*/×·÷^√] ?$|\w\($", text[:start])  # 17 and 25
         or re.match(r" ?(?:,|and|or|&|/) ?[-$€£]?\d| times (?:\d|as|more|the)\b", rest)
         or UNFINISHED.match(rest)
+        or re.match(rf"\d+ {(words_of(rest) or ['.'])[0]}\W+(?:and )?\d", text)  # 4 cats, 5 cats
         or OTHER_SUBJECT.search(text)
         or re.search(r"[<>≤≥≠~≈±\\]", lead)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
@@ -438,7 +455,7 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
     if factorial or about_another(text, question) or for_another(text, question):
         return None
-    *steps, last = re.split(r"\n|(?<=\w)\. (?=[A-Z])", text)
+    *steps, last = re.split(r"\n|(?<=\w)\. (?=[A-Z\d])", text)
     if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9
         name = last.partition("=")[0].strip()
         text = text if any(line.partition("=")[0].strip() == name for line in steps) else last
@@ -454,7 +471,7 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):
             return reading
-    return number_in_sentence(text, question)
+    return number_in_sentence(conclusion(text), question)
 
 
 def parse_number(text: str) -> Fraction | None:

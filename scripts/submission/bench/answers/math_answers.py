@@ -88,6 +88,7 @@ def latex_text(text: str) -> str:
     text = re.sub(r"(?:√|\\?sqrt) ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     for sign, command in AS_LATEX.items():
         text = text.replace(sign, command)
+    text = re.sub(r"\\pi ?(?=\()", r"\\pi \\cdot ", text)
     text = re.sub(rf"(?<![\\A-Za-z])({'|'.join(FUNCTIONS)})(?![A-Za-z])", r"\\\1 ", text)
     return " ".join(re.sub(r"(?<=[\w)]) ?\* ?(?=[\w(\\])", r" \\cdot ", text).split())
 

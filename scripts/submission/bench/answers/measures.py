@@ -23,7 +23,7 @@ time: month 0, year 0, decade 0, century 0 centuries
 volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000
 volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0
 angle: degree 0 °, radian 0 rad
-temperature: °c 0 celsius, °f 0 fahrenheit
+temperature: °c 0 celsius, °f 0 fahrenheit, kelvin 0
 """
 
 
@@ -46,7 +46,9 @@ MEASURE = re.compile(
     r"(?P<power>square |cubic )?(?P<word>[^\W\d_]+|[$€£¢¥₹]|°[CF]?)(?P<raised>\^[23])?"
 )
 ASKED_IN = re.compile(
-    r"\b(?:how many|in|into|to|number of)\s(?:[^\W\d]+ )??(?=[^\W\d]|[$€£¢°])", re.I
+    r"\b(?:how many|in|into|to|number of)\s(?!(?:an?|one|each|every)\s)(?:[^\W\d]+ )??"
+    r"(?=[^\W\d]|[$€£¢°])",
+    re.I,
 )
 COUNTED = re.compile(
     r"\bhow many ((?:(?!(?:are|is|do|does|did|can|could|will|would|must|should|has|have|was|were)"
@@ -75,7 +77,7 @@ RIVALS = [
         "/area perimeter volume circumference/mean median mode range"
     ).split("/")
 ]
-DIRECTED = frozenset("off less fewer too".split())
+DIRECTED = frozenset("off less fewer too alone".split())
 
 
 def measure_at(text: str) -> Measure | None:
@@ -155,18 +157,24 @@ def counts_another(claim: Reading, question: str) -> bool:
     (True, False)
     """
     match, own = COUNTED.search(question), measure_of(claim)
-    words = words_of(match[1]) if match else []
+    words = words_of(re.split(" per | than ", match[1])[0]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
     last = re.search(r"\bin ([^\W\d]+)\W*$", question)
     if own is None and (wanted or (last and measure_at(last[1]))):  # 150 pencils, where cents are
         unit = words_of(claim.rest)[:1]
-        return bool(unit) and re.search(rf"\d {unit[0]}\b", question) is not None
+        return bool(unit) and re.search(rf"\d {unit[0]}\b", question, re.I) is not None
+    if own is None:  # 7 students, or 19 bags of marbles, where tables are, and both were counted
+        noun = re.fullmatch(r" (\w+)(?: of \w+)?", claim.rest)
+        told = question.removesuffix(asked_part(question)).lower()
+        one = {re.sub("e?s$", "", word) for word in words}
+        named = noun and re.search(rf"\d {noun[1].lower()}\b", told)
+        return bool(named and re.sub("e?s$", "", noun[1].lower()) not in one and words)
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
         return bool(own and claim.currency and PERCENT_ASKED.search(question))
     if own.kind == "temperature" and "degree" in wanted:
         return False
     told = {MEASURES[word].name for word in words_of(question) if word in MEASURES}
-    return bool(wanted) or own.name in told
+    return bool(wanted) or own.name in told or bool(claim.currency and claim.currency in question)
 
 
 def asked_part(question: str) -> str:
@@ -196,10 +204,12 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     [False, True]
     """
     part = asked_part(question)
-    spans = re.findall(rf"\d ({PERIODS})s\b", part)
-    a_day = rf"|\ban? (?={'|'.join(spans)})" if spans else ""  # where those of 4 days are asked for
-    per = re.match(rf" (?:[^,.(]*?(\w+) ?)?(?:\bper |/ ?{a_day})(\w+)", claim.rest)
-    asked_for = per and rf"\b(?:(?:an?|one|the) {per[2]}\b|{per[2][:-1]}\w?ly\b)"
+    spans = "|".join(re.findall(rf"\d ({PERIODS})s\b", part)) or "-"  # "10 a day", of 4 days
+    per = re.match(
+        rf"(?: [^,.(]*?(\w+))?(?: ?/ ?| per | (?:in )?(?:each|every) | an? (?=(?:{spans})))(\w+)",
+        claim.rest,
+    )
+    asked_for = per and rf"\b(?:{per[2]}\b|{per[2][:-1]}\w?ly\b)"
     if per and not (RATE.search(part) or re.search(asked_for, part) or per[2] in gold.rest):
         return False
     if per and per[1] and re.search(rf"\b{per[2]}\w* (?:per|an?) {per[1][:3]}", part):
@@ -208,14 +218,23 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     whole = re.search(r"\bfraction of (?:an?|the|one) (\w+)", question)
     if of and whole and of[1] != whole[1]:
         return False  # 2/3 of a minute
+    if re.match(" times (?:as|more|the) ", claim.rest) and "times" not in part:
+        return False  # 15 times as old
+    other = re.fullmatch(r" of .* (?:is|are|was|were) (\w+)", claim.rest)
+    if other and other[1] in words_of(question) and other[1] not in words_of(part):
+        return False  # 2/3 are blue, where the red ones are asked for
     told = set(words_of(claim.rest))
     if DIRECTED & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(question)):
         return False  # $52 off
     if {"altogether", "total", "combined"} & told and "each" in part:
         return False
     rate = re.search(r"(?:\bper |(?<=[a-z])/)(\w+)", part)
-    if per and rate and measure_at(per[2]) and measure_at(per[2]) != measure_at(rate[1]):
+    each = re.findall(rf"(?:\bper |(?<=[a-z])/|\b(?:each|every) |\ban? (?={PERIODS}))(\w+)", part)
+    unit = measure_at(per[2]) if per and each and per[2] not in each else None
+    if unit and unit not in map(measure_at, each):
         return False  # miles per minute
+    if per and each and not unit and per[2] not in each and re.search(rf"\b{per[2]}", question):
+        return False  # dollars per egg
     measure, own = measure_of(claim), measure_of(gold)
     if rate and measure and not per and re.search(rf"\bin \w+(?: per |/){rate[1]}\b", part):
         return False  # 60 km, where km/h are asked
@@ -226,7 +245,7 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     if named and measure and named.kind != measure.kind and not per:
         return False  # 91 hours, where dollars are asked
     degrees = claim.rest.startswith("°") and not ANGLES.search(question)
-    if degrees or ("each" in told and not RATE.search(part)):
+    if degrees or ("each" in told and not per and not RATE.search(part)):
         return False
     counted = claim.rest.startswith(" times") or (measure and measure.kind != "angle" and not per)
     if PERCENT_ASKED.search(part) and counted and claim.scale != "percent":

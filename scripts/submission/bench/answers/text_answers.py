@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from submission.bench.answers.answer_text import (
     HEDGES,
+    JOINING,
     NEGATIONS,
     OPERATORS,
     VERDICT,
@@ -192,6 +193,8 @@ def same_duration(gold: str, claim: str) -> bool:
 
 
 FORMULA_NAME = re.compile(r"(?:[A-Z][a-z]?\d*){1,5}")
+PLACES = "first|second|third|fourth|fifth|sixth"
+SURNAME = re.compile(r"[A-Z][\w.-]+ (?:[A-Z][\w.-]* )?((?:da |de |van |von )*[A-Z][\w-]+)")
 SHORTENED = "monday tuesday wednesday thursday friday saturday sunday".split() + MONTHS.split()
 
 
@@ -202,8 +205,9 @@ def split_reason(text: str) -> tuple[str, str]:
     (('a cat', 'because it purrs'), ('a cat because or a dog', ''))
     """
     match = re.search(
-        r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)|[,;] (?=(?:as|which (?:is|was))\s)"
-        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
+        r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)"
+        r"|[,;] (?=(?:as|which (?:is|was))\s)(?!which is (?:option|choice|answer|letter)\b)"
+        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in \d{4}$)|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
         text, re.IGNORECASE,
     )  # fmt: skip
     if match is None or HEDGES & set(words_of(text[match.end() :])):
@@ -226,6 +230,22 @@ def claims_other(reason: str, head: str, question: str) -> bool:
     return named and other[:1].isupper() == head[:1].isupper() and not other.startswith("the ")
 
 
+def without_asked(text: str, question: str) -> str:
+    """A normalised text without the question's words at both its ends.
+
+    >>> without_asked("the Pacific Ocean", "Which ocean is the largest?")
+    'pacific'
+    """
+    told = re.sub(r":.*|\"[^\"]*\"|'[^']*'", "", question.replace("\n", " "))  # no data
+    words = [] if "\n" in text or len(items(text)) > 1 else normalise(text).split()
+    asked = (set(normalise(told).split()) | JOINING) - DOUBTS - {"order"}
+    while words and words[-1] in asked:
+        words.pop()
+    while words and words[0] in asked:
+        words.pop(0)
+    return " ".join(words)
+
+
 def check_text(
     gold: str, answer: str, aliases: tuple[str, ...] = (), question: str = ""
 ) -> bool | None:
@@ -240,6 +260,10 @@ def check_text(
     if not normalise(gold):
         return None
     names = {normalise(name) for name in golds}
+    if re.search(r"\bwho\b", question, re.I):
+        names |= {m[1].lower() for g in golds if (m := SURNAME.fullmatch(g))} - set(
+            words_of(question)
+        )
     if (meant := as_json(gold.strip())) is not None:
         return repr(as_json(answer.strip(" `\n"))) == repr(meant) or answer.strip() == gold.strip()
     listed = [name for name in golds if len(items(name)) > 1]
@@ -303,17 +327,19 @@ def check_text(
     ):
         return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
     if beside := beside_question(claim, question):
-        added = {normalise(beside_question(name, question) or name) for name in golds}
-        if matches(beside) or normalise(beside) in added:
+        added = {without_asked(beside_question(name, question) or name, question) for name in golds}
+        if matches(beside) or without_asked(beside, question) in added - {""}:
             return True
-        order = re.search(r"\b(?:\w+est|first|last|order|sorted|list)\b", beside)
+        number = whole_number(gold)
+        if number is not None and whole_number(beside) == number and beside not in question:
+            return True  # one fourth of the pizza
+        order = re.search(rf"\b(?:\w+est|{PLACES}|last|order|sorted|list)\b", beside)
         if not order or order[0] not in asked | {"order", "sorted", "list"}:
             return False  # "The longest word is elephant."
     claim = after_lead_in(claim, question)
-    for noun in re.findall(r"\b(?:what|which) ([a-z]{3,})", question.lower()):  # the planet Mars
-        shorter = re.sub(rf"^{noun} (?=\S)|(?<=\S) {noun}$", "", claim, count=1)
-        if noun not in DOUBTS | {"order"} and matches(shorter):
-            return True
+    short = without_asked(claim, question)  # the planet Mars
+    if short and short in names | {without_asked(name, question) for name in golds}:
+        return True
     number, words = whole_number(gold), question.strip(" .?!").split()
     if number is not None and re.search("[a-z]", (gold + claim).lower()):
         return whole_number(claim) == number and claim not in words  # "Write 47 in words."

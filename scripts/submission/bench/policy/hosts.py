@@ -37,6 +37,7 @@ from submission.bench.settings.config import Run
 from submission.bench.settings.host import hosts_named
 
 LOOK_SECONDS = 2.0  # between two looks at whether another host has failed
+SILENT, DEAF = 0.7, 0.8  # of its limit: a host is missing; who cannot hear that is ended
 MOST_BYTES = 3 * 2**20  # of a message: the store takes four
 
 
@@ -91,11 +92,10 @@ class Pulse(threading.Thread):
         self.over = threading.Event()
         Pulse.last = self
 
-    def silent(self) -> dict[int, float]:
-        """The hosts that have been silent for longer than they may, and for how many seconds."""
-        now = time.monotonic()
-        since = {host: now - when for host, (_, when) in self.heard.items()}
-        return {host: quiet for host, quiet in since.items() if quiet > host_patience()}
+    def silent(self, share: float = SILENT) -> list[int]:
+        """The hosts that have been silent for longer than this share of what they may."""
+        longest = time.monotonic() - share * host_patience()
+        return [host for host, (_, when) in self.heard.items() if when < longest]
 
     def tell(self, beat: bytes) -> None:
         """Says that this host is alive, or done."""
@@ -119,9 +119,7 @@ class Pulse(threading.Thread):
                     said = client.key_value_try_get_bytes(f"alive/{host}")
                     if said != self.heard[host][0] or said == b"done":
                         self.heard[host] = (said, time.monotonic())
-            late = {host: quiet for host, quiet in self.silent().items()
-                    if quiet > host_patience() + 5 * LOOK_SECONDS}  # fmt: skip
-            if late:
+            if late := self.silent(DEAF):
                 print(missing_hosts(*late), file=sys.stderr, flush=True)
                 time.sleep(LOOK_SECONDS)  # for the notebook to hear of it
                 os._exit(1)
@@ -133,7 +131,7 @@ def missing_hosts(host: int, *others: int, what: str = "") -> str:
     """The message about hosts that do not come."""
     names = ", ".join(map(str, (host, *others)))
     return (
-        f"Host {names} of {host_count()} is missing: host {this_host()} has waited "
+        f"Host {names} of {host_count()} is missing: host {this_host()} waits no longer than "
         f"{host_patience():.0f} s for it{what and f' ({what})'}. What was saved is good: start all "
         "hosts again to go on."
     )
