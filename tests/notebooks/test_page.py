@@ -43,6 +43,7 @@ def results(answers):
     return {
         "profile": "tiny", "model": "m", "recipe": "r", "seed": 0, "wall_seconds": 60.0,
         "submission": "after_grpo",
+        "stages": [{"name": "sft", "steps": 9}, {"name": "grpo", "steps": 9}],
         "evaluation": evaluation,
         "stock_plain": evaluate.stock_plain(evaluation, "after_grpo"),
     }  # fmt: skip
@@ -80,6 +81,13 @@ def test_a_save_on_the_way_that_is_submitted_is_named(results):
     told = report.results_table(results | {"submission": "after_sft"})
     assert "What is submitted is after SFT, saved again." in told
     assert "saved again" not in report.results_table(results)
+
+
+def test_a_stage_that_a_recipe_leaves_out_is_named(results):
+    assert "of which" not in report.results_table(results)
+    results["stages"][1]["steps"] = 0
+    told = report.results_table(results).splitlines()
+    assert next(line for line in told if "of which" in line).startswith("| after GRPO, of which")
 
 
 def test_domains_in_which_the_trained_model_is_below_the_plain_stock_model_are_named(results):

@@ -23,8 +23,10 @@ def results_table(results: Mapping[str, Any]) -> str:
         "| | n | format | accuracy (95 % interval) | lenient accuracy | stopped | tokens |",
         "|---|---|---|---|---|---|---|",
     ]
+    idle = {f"after_{stage['name']}" for stage in results["stages"] if not stage["steps"]}
     for name, row in results["evaluation"].items():
         title = STAGE_TITLES.get(name, "an earlier save of GRPO")
+        title += ", of which there was none" * (name in idle)
         low, high = row["accuracy_ci95"]
         lines.append(
             f"| {title} | {row['n']} | {row['format']:.3f} | {row['accuracy']:.3f} "
