@@ -498,7 +498,8 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
         "",
         f"By `{command}`, {datetime.date.today()}: the tiny model, 600 held-out rows, greedy. "
         f"{GRPO_STEPS} steps of GRPO at rank {ADAPTER.rank} on {SFT_STEPS} of SFT, of an earlier "
-        "version; lines on 600 updates are as the profile is. ± is half a 95 % interval over seeds "
+        "version; lines on 600 updates, and those of `top_p`, of a tenth of the rate and of "
+        "`<end_of_turn>`, are of this one. ± is half a 95 % interval over seeds "
         "(Student's t). Differences, seed by seed, are to *all of it*; without master weights, to "
         "*all of it, in bfloat16*; on 600 updates, to those. No guards against a collapse.",
         "",

@@ -384,11 +384,11 @@ unrestricted_kaggle_model = publish(
 # | rank 16, 2e-3 | \*0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
 # | rank 4, 2e-3 | | \*0.757 → 0.855, \*0.760 → 0.828, and the three above |
 #
-# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`, of an earlier version). Without a warm start GRPO learns nothing, because no completion is in format. With it, GRPO goes from 0.429 ± 0.002 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Beside the traces, nothing else moves the accuracy by more than 0.012, not even all of Tunix's defaults at once.
+# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`). GRPO goes from 0.430 ± 0.011 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Four choices decide. Without a warm start, or with one whose targets end with `<end_of_turn>`, nothing is in format, and nothing is learned: 0. With `top_p=None` the completions of a group are all alike: 0.426 ± 0.033. At a tenth of the rate, as one would take without LoRA, it is 0.469 ± 0.079. Beside these and the traces, nothing moves the accuracy by more than 0.012, not even Tunix's other defaults all at once.
 #
 # ![What each choice is worth](attachment:data/ablations.png)
 #
-# **Traps in Tunix 0.1.7, not gains.** Most go without an error. Those tried above do not move the score of the tiny model; a test, or the compiler, shows what each does.
+# **Traps in Tunix 0.1.7, not gains.** Most go without an error, and those tried above leave the score of the tiny model as it is. A test, or the compiler, shows what each does.
 #
 # | stock behaviour | what it costs | remedy here | known from |
 # |---|---|---|---|
