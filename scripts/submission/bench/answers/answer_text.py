@@ -325,7 +325,9 @@ def beside_question(text: str, question: str) -> str:
 CONCLUSION = re.compile(
     r"(?:.{6,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives"
     r"|which is(?= (?:option|choice|answer|letter)\b))(?: that)?[ ,:]+"
-    r"|.*\d.*\d ?[→⇒] ?)(?P<last>(?!that\b).+)",
+    r"|.*\d.*\d ?[→⇒] ?|(?!.*\b(?:or|either|maybe|perhaps)\b)"
+    r".{6,}(?:[.;\n] ?total: ?|[^\W_)]\)?,? (?:making|giving|totall?ing) (?=[$€£]?\d)))"
+    r"(?P<last>(?!that\b).+)",
     re.IGNORECASE | re.DOTALL,
 )
 

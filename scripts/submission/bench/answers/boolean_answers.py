@@ -128,7 +128,7 @@ QUIET = NO_WORDS | DENIALS  # with them, what is neither subject nor predicate
 QUIET |= frozenset(
     "it is a an the are was were be they he she that this there indeed really do does did can will "
     "could would has have had in of to and so just in fact very than then now one more without "
-    "such exactly may might must some every all each any".split()
+    "kind type sort such exactly may might must some every all each any".split()
 )
 
 
@@ -176,6 +176,8 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
         text.lower().replace("<", " less than ").replace(">", " greater than ")
         for text in (clause, question)
     )
+    if "smaller than" in question:
+        clause = clause.replace("less than", "smaller than")  # 50 < 60
     sentence = re.split(r"[.!?:]['\"]?\s", question.strip())[-1]
     sentence = sentence.rpartition(", ")[2] if sentence.startswith("if ") else sentence
     words, asked = SPOKEN.findall(clause), SPOKEN.findall(sentence)
@@ -229,6 +231,21 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     return not denied
 
 
+COMPARED = re.compile(
+    r"(?<![\w.,+*/×÷^-])(?<![-+*/×÷^=] )(\d+(?:\.\d+)?) ?([<>]) ?(\d+(?:\.\d+)?)(?! ?[-+*/×÷^\d,%])"
+)
+
+
+def compares_wrongly(text: str) -> bool:
+    """Does a text affirm a comparison of two numbers that is false?
+
+    >>> compares_wrongly("yes, 179 < 170"), compares_wrongly("98 + 81 > 170")
+    (True, False)
+    """
+    wrong = [(float(m[1]) < float(m[3])) != (m[2] == "<") for m in COMPARED.finditer(text)]
+    return any(wrong) and not (NEGATIONS - {"no"}) & set(words_of(text))
+
+
 def parse_boolean(text: str, question: str = "") -> bool | None:
     """What the answer says, or None if it says neither, both, or hedges.
 
@@ -240,7 +257,7 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     (False, True)
     """
     dressed = undress(text).lower()
-    if "?" in dressed:
+    if "?" in dressed or compares_wrongly(dressed):
         return None
     if SAYS_NO.fullmatch(dressed) or SAYS_YES.fullmatch(dressed):
         return SAYS_YES.fullmatch(dressed) is not None
@@ -249,7 +266,8 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     led = dressed[: -len(last)] if match and match.string != dressed else ""
     match = match or SAID_FIRST.fullmatch(after_lead_in(dressed))
     if match is None:
-        doubts = (HEDGES | {"if", "but"}) & set(words_of(dressed))
+        unasked = {"could", "may", "might"} - set(words_of(question))
+        doubts = (HEDGES | {"if", "but"} | unasked) & set(words_of(dressed))
         asks = PREDICATE.match(dressed)
         short = None if DENIED.fullmatch(dressed) is None else False
         short = True if SHORT_YES.fullmatch(dressed) else short

@@ -18,6 +18,7 @@ from submission.bench.answers.answer_text import (
     conclusion,
     is_wrapped,
     plain_text,
+    stem_of,
     undress,
     unwrap,
     words_of,
@@ -60,7 +61,7 @@ VERB = re.compile(
 )
 
 
-ARTICLE = re.compile(r"\b(?:the|an?) |^to ", re.IGNORECASE)
+ARTICLE = re.compile(r"^(?:an? )?pair of |\b(?:the|an?) |^to ", re.IGNORECASE)
 
 
 def same_quantity(text: str, choice: str) -> bool:
@@ -93,6 +94,12 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
         [same_moment(choice, plain_text(text), "") for choice in plain],
         [
             normalise(ARTICLE.sub("", choice)) == normalise(ARTICLE.sub("", text))
+            for choice in plain
+        ],
+        [
+            len(text) > 3
+            and stem_of(normalise(ARTICLE.sub("", choice)))
+            == stem_of(normalise(ARTICLE.sub("", text)))
             for choice in plain
         ],
     ):
@@ -218,7 +225,7 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     words = f" {normalise(ARTICLE.sub('', text))} "
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
     bare = [normalise(ARTICLE.sub("", choice)) for choice in choices]
-    found = [i for i, choice in enumerate(bare) if f" {choice} " in words]
+    found = [i for i, c in enumerate(bare) if f" {c} " in words or f" {c}s " in words]
     if len(found) != 1:
         return None
     if parse_number(choices[found[0]]) is not None:  # "29 is prime"
@@ -227,8 +234,9 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return found[0] if again else None
     if names_another(text, found[0], choices):
         return -1
-    rest = words_of(words.replace(f" {bare[found[0]]} ", " ", 1))
-    known = sum(word in asked or word in JOINING for word in rest)
+    rest = words_of(re.sub(rf" {re.escape(bare[found[0]])}s? ", " ", words, count=1))
+    stems = {stem_of(word) for word in asked}
+    known = sum(stem_of(word) in stems or word in JOINING for word in rest)
     enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))
     alone = enough and not (HEDGES | NEGATIONS) & set(rest)
     return found[0] if alone and "?" not in text else None

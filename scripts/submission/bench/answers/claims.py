@@ -171,6 +171,9 @@ def explains(
         return False  # 8 am or 8 pm
     if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
         return True
+    if re.fullmatch(r"\d+ [a-z ]+(?:(?:, (?:and )?| and |\+ )\d+ [a-z ]+)+", text):
+        summed = sum(map(int, re.findall(r"\d+", text)))  # 30 cows and 20 sheep
+        return summed == value and not (HEDGES | NEGATIONS | NUMBER_WORDS) & set(words_of(text))
     if same and same.value == value and in_measure(same, measure) != value:
         return False  # 9000 s or 9000 min
     if value in (arithmetic(text.lstrip("=")), arithmetic(again)):
@@ -201,7 +204,7 @@ def explains(
 # **The claim** stands first, behind a name or a calculation ("x =", "6 × 7 ="), or last.
 
 
-LABELLED = re.compile(r"[A-Za-z](?:[A-Za-z]| (?=[A-Za-z])){0,40}: ?(?=\S)")
+LABELLED = re.compile(r"[A-Za-z](?:[A-Za-z']| (?=[A-Za-z])){0,40}: ?(?=\S)")
 NO_LABELS = frozenset(
     "estimate bound minimum maximum limit bad worst fake attempt step question draft example "
     "remaining before old previous initial square".split()
@@ -442,6 +445,10 @@ def for_another(text: str, question: str) -> bool:
 
 BASES = {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}
 ROUNDED = re.compile(r"\b(?:round|nearest|approximat|estimate|decimal place|significant)", re.I)
+AN_EXAMPLE = re.compile(
+    r"\b(?:such as|for (?:example|instance)|e\.g\.|including),? \S?\d\S*(?: \w+)?\W*$",
+    re.IGNORECASE,
+)
 ABOUT = re.compile(r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", re.IGNORECASE)
 DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
 TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.IGNORECASE)
@@ -453,13 +460,21 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
     text = undress(answer)
     factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
-    if factorial or about_another(text, question) or for_another(text, question):
+    if (
+        factorial
+        or AN_EXAMPLE.search(text)
+        or about_another(text, question)
+        or for_another(text, question)
+    ):
         return None
     *steps, last = re.split(r"\n|(?<=\w)\. (?=[A-Z\d])", text)
     if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9
         name = last.partition("=")[0].strip()
         text = text if any(line.partition("=")[0].strip() == name for line in steps) else last
     text = ABOUT.sub("", text) if ROUNDED.search(question) else text
+    text = re.sub(
+        r"^half of (\d+)(?: \w+)? (?:is|equals) ", r"\1 / 2 = ", text, flags=re.IGNORECASE
+    )
     text = DATE.sub("", text) if "year" in question else text
     text = FULL_HOUR.sub("", text) if TIME_ASKED.search(question) else text
     noun = re.search(r"\bhow many (\w+s)\b", question.lower())

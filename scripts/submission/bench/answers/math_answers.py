@@ -126,6 +126,12 @@ def strip_formula(answer: str) -> str:
     """
     text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))))
     text = re.sub(r"^[A-Z][a-z]+(?: [a-z]+)?: ", "", text)
+    text = re.sub(
+        r"^The (?!.*\b(?:not|never|near)\b)[a-z ]+ (?:at|in)(?: the point)? (?=\()",
+        "",
+        text,
+        flags=re.I,
+    )
     text = re.split(r"[,.;]? (?:because|since) | ?\(?(?:≈|\\approx) ?(?=-?\d*\.\d+\)?$)", text)[0]
     unit = unit_behind(text)
     return text[: unit.start()] if unit and is_unit(f" {unit[1] or unit[2]}") else text

@@ -54,6 +54,9 @@ COUNTED = re.compile(
     r"\bhow many ((?:(?!(?:are|is|do|does|did|can|could|will|would|must|should|has|have|was|were)"
     r"\b)[\w'-]+ ?){1,5})", re.IGNORECASE,
 )  # fmt: skip
+MONEY_ASKED = re.compile(
+    r"\bhow much (?:money\b|(?:\w+ ){0,6}?(?:earn|make|cost|pay|paid|spend|charge|owe)\b)", re.I
+)
 RATE = re.compile(
     r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|(?<!in )\ban? (?:day|week|hour|minute)"
 )
@@ -62,6 +65,7 @@ PERCENT_ASKED = re.compile(
 )
 
 
+ENDING = re.compile(r"(?:ies?|y|e?s)$")  # candy, candies
 ANGLES = re.compile(r"°|\b(?:angle|degree|temperature|rotat|arc|turn|bearing)", re.IGNORECASE)
 DEGREES = ((re.compile(r"^(?:degrees? |°)(?:celsius|c)\b", re.I), "°C"),)
 DEGREES += ((re.compile(r"^(?:degrees? |°)(?:fahrenheit|f)\b", re.I), "°F"),)
@@ -74,9 +78,10 @@ RIVALS = [
         "/grow shrink/grow shrank/grow fell/grow decrease/win lose/first left/smallest largest"
         "/lowest highest/shortest longest/least greatest/youngest oldest/minimum maximum"
         "/quotient remainder/gcd multiple/gcf multiple/lcm divisor/radius diameter"
-        "/area perimeter volume circumference/mean median mode range"
+        "/absent present/area perimeter volume circumference hypotenuse/mean median mode range"
     ).split("/")
 ]
+COLOURS = frozenset("red blue green yellow purple white black orange brown pink gray grey".split())
 DIRECTED = frozenset("off less fewer too alone".split())
 
 
@@ -160,15 +165,21 @@ def counts_another(claim: Reading, question: str) -> bool:
     words = words_of(re.split(" per | than ", match[1])[0]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
     last = re.search(r"\bin ([^\W\d]+)\W*$", question)
-    if own is None and (wanted or (last and measure_at(last[1]))):  # 150 pencils, where cents are
+    paid = not claim.currency and MONEY_ASKED.search(asked_part(question))
+    if own is None and (
+        wanted or paid or (last and measure_at(last[1]))
+    ):  # 150 pencils, where cents are
         unit = words_of(claim.rest)[:1]
         return bool(unit) and re.search(rf"\d {unit[0]}\b", question, re.I) is not None
     if own is None:  # 7 students, or 19 bags of marbles, where tables are, and both were counted
         noun = re.fullmatch(r" (\w+)(?: of \w+)?", claim.rest)
         told = question.removesuffix(asked_part(question)).lower()
-        one = {re.sub("e?s$", "", word) for word in words}
-        named = noun and re.search(rf"\d {noun[1].lower()}\b", told)
-        return bool(named and re.sub("e?s$", "", noun[1].lower()) not in one and words)
+        head = words_of(re.split(" of | per | than ", match[1])[0]) if match else []
+        whole = {"pieces", "total", "kinds", "types"} & {*head} or not head
+        one = {ENDING.sub("", word) for word in (words if whole else head)}
+        one |= {"slic", "piec"} if one & {"slic", "piec"} else set()
+        named = noun and re.search(rf"\d (?:\w+ )?{noun[1].lower()}\b", told)
+        return bool(named and ENDING.sub("", noun[1].lower()) not in one and words)
     if own is None or not words or own.name in wanted or own.kind in wanted.values():
         return bool(own and claim.currency and PERCENT_ASKED.search(question))
     if own.kind == "temperature" and "degree" in wanted:
@@ -226,6 +237,9 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     told = set(words_of(claim.rest))
     if DIRECTED & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(question)):
         return False  # $52 off
+    coloured = COLOURS & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(part))
+    if len(coloured) == 1 and len(COLOURS & set(words_of(question))) > 1 and not per:
+        return False  # 35 purple flowers, where all are asked for
     if {"altogether", "total", "combined"} & told and "each" in part:
         return False
     rate = re.search(r"(?:\bper |(?<=[a-z])/)(\w+)", part)
@@ -242,6 +256,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     named = last and measure_at(last[1])
     if named and named.kind == "temperature" and measure and measure.name == "degree":
         return True
+    if measure and measure.kind == "time" and not per and MONEY_ASKED.search(part):
+        return False  # 10 hours, where her pay is asked
     if named and measure and named.kind != measure.kind and not per:
         return False  # 91 hours, where dollars are asked
     degrees = claim.rest.startswith("°") and not ANGLES.search(question)
@@ -250,6 +266,9 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     counted = claim.rest.startswith(" times") or (measure and measure.kind != "angle" and not per)
     if PERCENT_ASKED.search(part) and counted and claim.scale != "percent":
         return False  # 25 cm
+    thing = re.match(r" (\w+)", claim.rest) if PERCENT_ASKED.search(part) else None
+    if thing and claim.scale != "percent" and re.search(rf"\d {thing[1]}\b", question):
+        return False  # 25 students
     if counts_another(claim, question):
         return False
     if measure is None:

@@ -39,6 +39,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
     text = re.sub(r"(?<=\d) (?=°)|[¡¿]", "", text)
+    text = re.sub(r"\bmt\.? (?=[a-z])", "mount ", text)
     if re.fullmatch(r"\W*\w(?:-\w)+\W*", text):  # t-b-l
         text = text.replace("-", "")
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
@@ -150,6 +151,8 @@ DOUBTS = HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but", "since", "u
 
 def same_moment(gold: str, claim: str, question: str) -> bool:
     """Do both texts name the same date or time, the claim in a form that the question has not?"""
+    claim = re.sub(r"(?<=\d) in the (?:afternoon|evening)\b", " pm", claim)
+    claim = re.sub(r"(?<=\d) in the morning\b", " am", claim)
     wanted, said = moment(gold), moment(claim)
     if re.search(r"24[- ]hour", question) and re.search(r"\d ?[ap]\.?m", claim, re.I):
         return False
@@ -260,6 +263,7 @@ def check_text(
     if not normalise(gold):
         return None
     names = {normalise(name) for name in golds}
+    names |= {name.removeprefix("mount ") for name in names}
     if re.search(r"\bwho\b", question, re.I):
         names |= {m[1].lower() for g in golds if (m := SURNAME.fullmatch(g))} - set(
             words_of(question)
@@ -292,6 +296,7 @@ def check_text(
     if reason and (claims_other(reason, head, question) or re.search(r"\bi\.e\.|namely", reason)):
         return False
     head = VERDICT.sub("", head)
+    head = re.sub(r"(?<=\w) (?:out )?of the (?:two|three|four|five)$", "", head)
     if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
@@ -326,7 +331,7 @@ def check_text(
         and re.fullmatch(r"\d{4}", gold.strip())
     ):
         return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
-    if beside := beside_question(claim, question):
+    if beside := beside_question(claim, question).removeprefix("will be "):
         added = {without_asked(beside_question(name, question) or name, question) for name in golds}
         if matches(beside) or without_asked(beside, question) in added - {""}:
             return True
