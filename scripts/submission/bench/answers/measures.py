@@ -81,7 +81,9 @@ RIVALS = [
         "/absent present/area perimeter volume circumference hypotenuse/mean median mode range"
     ).split("/")
 ]
-COLOURS = frozenset("red blue green yellow purple white black orange brown pink gray grey".split())
+COLOUR_WORDS = frozenset(
+    "red blue green yellow purple white black orange brown pink gray grey".split()
+)
 DIRECTED = frozenset("off less fewer too alone".split())
 
 
@@ -237,8 +239,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     told = set(words_of(claim.rest))
     if DIRECTED & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(question)):
         return False  # $52 off
-    coloured = COLOURS & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(part))
-    if len(coloured) == 1 and len(COLOURS & set(words_of(question))) > 1 and not per:
+    coloured = COLOUR_WORDS & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(part))
+    if len(coloured) == 1 and len(COLOUR_WORDS & set(words_of(question))) > 1 and not per:
         return False  # 35 purple flowers, where all are asked for
     if {"altogether", "total", "combined"} & told and "each" in part:
         return False
