@@ -522,16 +522,16 @@ def table(found: Mapping[str, Mapping[int, dict]], command: str) -> str:
 def plot(found: Mapping[str, Mapping[int, dict]], path: pathlib.Path) -> None:
     """One dot per seed, and the mean, a line per row."""
     names = [name for name in TITLES if name in found][::-1]
-    figure, axis = plt.subplots(figsize=(9, 0.23 * len(names) + 0.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 0.165 * len(names) + 0.8), layout="constrained")
     for height, name in enumerate(names):
         values = accuracies(found, name)
         axis.plot(values, [height] * len(values), "o", color="#0072B2", markerfacecolor="none")
-        axis.plot(np.mean(values), height, "|", color="black", markersize=16, markeredgewidth=2)
+        axis.plot(np.mean(values), height, "|", color="black", markersize=12, markeredgewidth=2)
     if "full" in found:
         axis.axvline(
             np.mean(accuracies(found, "full")), color="black", linewidth=0.8, linestyle=":"
         )
-    axis.set_yticks(range(len(names)), [TITLES[name] for name in names])
+    axis.set_yticks(range(len(names)), [TITLES[name] for name in names], fontsize=8)
     axis.set_xlabel("accuracy (ring: a seed; bar: their mean)")
     axis.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=67)

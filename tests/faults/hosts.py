@@ -198,7 +198,7 @@ def kills(folder: pathlib.Path, count: int, number: int, rng: random.Random) -> 
 
 def hang(folder: pathlib.Path, count: int) -> dict:
     """One host is stopped in GRPO; how long do the others need to end, and do they name it?"""
-    hosts = Hosts(folder / "hang", count, wait=WAIT).start()
+    hosts = Hosts(folder / "hang", count, wait=2 * WAIT).start()
     hosts.children[0].until("grpo    1/")
     stopped = count - 1
     os.kill(hosts.children[stopped].process.pid, signal.SIGSTOP)

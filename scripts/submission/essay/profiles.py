@@ -10,7 +10,7 @@
 # ### The settings
 #
 # A **profile** says where we run: `tiny` is a laptop's CPU and a Gemma of 1.2 million parameters,
-# `kaggle` a TPU v5e-8 and stock Gemma. Between them, `small` is a CPU and Gemma 3 270M ([terms](https://ai.google.dev/gemma/terms)). A **recipe** says what is taught, from which rows. What is not given here has its default in part 1.
+# `kaggle` a TPU v5e-8 and stock Gemma. Between them, `small` is a CPU and Gemma 3 270M ([terms](https://ai.google.dev/gemma/terms)). A **recipe** says what is taught, from which rows.
 
 # %% tags=["modules-only"]
 from submission.bench.settings.config import (

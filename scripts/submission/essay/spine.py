@@ -9,11 +9,11 @@
 # %% [markdown]
 # # Gemma, show your work
 #
-# Stock Gemma is taught to answer with its reasoning first, `<reasoning>…</reasoning><answer>…</answer>`: by a LoRA warm start on worked examples (SFT), then by reinforcement learning on its own answers (GRPO), both in Google's [Tunix](https://github.com/google/tunix). It is made for one session on a TPU v5e-8.
+# Stock Gemma learns to show its reasoning first, `<reasoning>…</reasoning><answer>…</answer>`: by a LoRA warm start on worked examples (SFT) and reinforcement learning on its own answers (GRPO), in Google's [Tunix](https://github.com/google/tunix), made for one session on a TPU v5e-8.
 #
 # <!-- include: data/first_screen.md -->
 #
-# **How to run it.** (1) *Settings › Accelerator*: TPU v5e-8, *Internet*: on. (2) *Add Input › Models*: `google/gemma-3/flax/gemma3-1b-it`. (3) *Save Version › Save & Run All*: nine hours; with `MINUTES = 30` in the cell below, a trial. (4) The submission is `outputs/checkpoints/actor/<highest step>/model_params`. On a laptop `bash scripts/run.sh` runs the same cells with the tiny Gemma in about ten minutes.
+# **How to run it.** (1) *Settings › Accelerator*: TPU v5e-8, *Internet*: on. (2) *Add Input › Models*: `google/gemma-3/flax/gemma3-1b-it`. (3) *Save Version › Save & Run All*: nine hours; with `MINUTES = 30` in the cell below, a trial. (4) The submission is `outputs/checkpoints/actor/<highest step>/model_params`. On a laptop `bash scripts/run.sh` runs the same cells with the tiny Gemma in 10 to 15 minutes.
 #
 # [Strategy](#Your-overall-training-and-evaluation-strategy) · [Data](#How-your-finetuning-dataset-is-created) · [Training](#Your-Tunix-finetuning-code) · [Results](#Results) · [Limits](#Other-things-you-want-the-judges-to-know)
 
@@ -256,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# In `flat_groups` all completions earn the same, which teaches nothing. A reward of 0 or 1, earned with probability *p*, has the variance *p*(1 − *p*): so much can a group teach. Prompts are drawn in proportion to it, as the run measures it for each kind of answer, source and difficulty, and never less than a tenth as often as the best. What is mastered is drawn less: so the reward below rises less than the policy learns.
+# In `flat_groups` all completions earn the same, which teaches nothing. A reward of 0 or 1, earned with probability *p*, has the variance *p*(1 − *p*): so much can a group teach. Prompts are drawn in proportion to it, measured by kind of answer, source and difficulty, never less than a tenth as often as the best. What is mastered is drawn less: so the reward below rises less than the policy learns.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -374,7 +374,7 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** The baseline is SFT on the most careful traces, taken as far as it helps. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run all 79 choices end so. To be rewarded it must first be sampled, which is luck: three seeds add 0.077, −0.030 and 0.102 to 0.753, 0.752 and 0.735, on average 0.049 ± 0.174 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw. Eight thousand traces instead of 775 come to 0.793 without GRPO.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces, taken as far as it helps. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 77 of 79 choices end so. To be rewarded it must first be sampled, which is luck: three seeds add 0.063, −0.030 and 0.102 to 0.753, 0.752 and 0.735, on average 0.045 ± 0.168 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw. Eight thousand traces instead of 775 come to 0.793 without GRPO.
 #
 # **What it took.** Prompts drawn by what they can teach; and a low rank, or a low rate: an update from rewards is mostly noise. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
 #
@@ -398,8 +398,6 @@ unrestricted_kaggle_model = publish(
 # | the default KL has no gradient in expectation | β does nothing | `low_var_kl` | test |
 # | sampled tokens come without EOS; old log-probabilities at temperature 1 | no stop; biased ratios | `PolicyRollout` | test |
 # | no seed means the same noise at every step | draws that repeat | a fresh key per call | test |
-# | a NaN reward counts as 0 | silently wrong rewards | counted, bounded | test |
-# | the reference is whatever is handed over | a pull back to before SFT | `frozen_copy` | test |
 # | the jitted step returns the base | a second copy of it | `use_adapter_only_step` | test |
 # | weights in slices; `fsdp` written into one of them | gathers in every layer and step | `make_mesh` | compiler |
 # | all logits at once | 64 × 2,048 tokens of SFT do not fit | `token_log_probs` | compiler |
