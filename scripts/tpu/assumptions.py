@@ -71,7 +71,7 @@ ASSUMPTIONS = {
     ),
     "evaluation_checks": Assumption(
         8.0, 16.0, "seconds for the answers of an evaluation",
-        "measured here, one core: the 1,887 answers of data/reward_cases.jsonl in 4 s",
+        "measured here, one core: the 1,680 answers of data/reward_cases.jsonl in 4 s",
     ),
     "compiling": Assumption(
         0.3, 0.6, "of the seconds that the compiler takes here, on one core",

@@ -162,7 +162,7 @@ def test_results_have_the_promised_fields(executed):
     for name in ("stock", "after_sft", "after_grpo"):
         assert set(results["evaluation"][name]) == {
             *("n", "format", "accuracy", "accuracy_ci95", "accuracy_lenient", "open_score"),
-            *("stopped", "mean_tokens", "by_domain"),
+            *("stopped", "mean_tokens", "by_domain", "by_kind"),
             *("open_score_lenient", "open_by_domain", "failed"),
         }
         assert results["evaluation"][name]["failed"] == 0

@@ -32,6 +32,7 @@ RESULTS = {
     "seed": 0,
     "wall_seconds": 60.0,
     "submission": "after_grpo",
+    "stages": [],
     "evaluation": dict.fromkeys(("stock", "after_sft", "after_grpo"), SCORES),
 }
 TAKE_FOLDER = """
