@@ -60,7 +60,7 @@ def ablations() -> str:
     Without the lines that say least.
     """
     text = (ROOT / "data" / "ablations.md").read_text().partition("\n")[2].strip()
-    least = "warm start only, in|warm start only, its|warm start only, without|all of it, in"
+    least = "warm start only, (?:in|its|without)|a warm start without|all of it, in"
     lines = (line for line in text.splitlines() if not re.match(rf"\| (?:{least})", line))
     return "\n".join(lines)
 
