@@ -112,8 +112,7 @@ def train_grpo(
     if saved := stage.restored:
         cluster.rollout.calls, generated = saved["calls"], saved["tokens"]
         sampler.restore(saved["sampler"])
-        if not this_host():  # of what failed, host 0 has the count
-            scorer.tally.restore(saved["tally"])
+        scorer.tally.restore(scorer.tally.state() if this_host() else saved["tally"])  # host 0's
     elif "sampler" in session.earlier:
         sampler.go_on(session.earlier["sampler"])
 

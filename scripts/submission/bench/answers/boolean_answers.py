@@ -269,10 +269,11 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
         unasked = {"could", "may", "might"} - set(words_of(question))
         doubts = (HEDGES | {"if", "but"} | unasked) & set(words_of(dressed))
         asks = PREDICATE.match(dressed)
-        short = None if DENIED.fullmatch(dressed) is None else False
-        short = True if SHORT_YES.fullmatch(dressed) else short
-        told = repeats_question(dressed, question, whole=True) if short is None else short
-        return None if asks or doubts else told
+        if asks or doubts:
+            return None
+        if SHORT_YES.fullmatch(dressed) or DENIED.fullmatch(dressed):
+            return SHORT_YES.fullmatch(dressed) is not None
+        return repeats_question(dressed, question, whole=True)
     value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
     words = words_of(rest)
     if rest.startswith(" that ") and (inner := parse_boolean(rest[6:], question)) is not None:

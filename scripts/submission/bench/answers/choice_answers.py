@@ -64,6 +64,15 @@ VERB = re.compile(
 ARTICLE = re.compile(r"^(?:an? )?pair of |\b(?:the|an?) |^to ", re.IGNORECASE)
 
 
+def bare(text: str) -> str:
+    """A text without articles, normalised.
+
+    >>> bare("a pair of the Gloves"), bare("to run")
+    ('gloves', 'run')
+    """
+    return normalise(ARTICLE.sub("", text))
+
+
 def same_quantity(text: str, choice: str) -> bool:
     """Is a choice this value, and in no other unit: 54 m^3 is not 54 m^2, 10 A not 10 Ω?"""
     said, named = read_answer(text), read_answer(choice)
@@ -92,16 +101,8 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
         [normalise(choice) == normalise(text) for choice in choices],
         [same_quantity(text, choice) for choice in plain],
         [same_moment(choice, plain_text(text), "") for choice in plain],
-        [
-            normalise(ARTICLE.sub("", choice)) == normalise(ARTICLE.sub("", text))
-            for choice in plain
-        ],
-        [
-            len(text) > 3
-            and stem_of(normalise(ARTICLE.sub("", choice)))
-            == stem_of(normalise(ARTICLE.sub("", text)))
-            for choice in plain
-        ],
+        [bare(choice) == bare(text) for choice in plain],
+        [len(text) > 3 and stem_of(bare(choice)) == stem_of(bare(text)) for choice in plain],
     ):
         if any(same):
             return same.index(True) if sum(same) == 1 else -1
@@ -222,10 +223,9 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
     place = find_choice(said, choices) if said else None
     if place is not None:
         return place
-    words = f" {normalise(ARTICLE.sub('', text))} "
+    words, named = f" {bare(text)} ", [bare(choice) for choice in choices]
     asked = {*words_of(question), *"is the a an of answer choice option correct right".split()}
-    bare = [normalise(ARTICLE.sub("", choice)) for choice in choices]
-    found = [i for i, c in enumerate(bare) if f" {c} " in words or f" {c}s " in words]
+    found = [i for i, name in enumerate(named) if f" {name} " in words or f" {name}s " in words]
     if len(found) != 1:
         return None
     if parse_number(choices[found[0]]) is not None:  # "29 is prime"
@@ -234,7 +234,7 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return found[0] if again else None
     if names_another(text, found[0], choices):
         return -1
-    rest = words_of(re.sub(rf" {re.escape(bare[found[0]])}s? ", " ", words, count=1))
+    rest = words_of(re.sub(rf" {re.escape(named[found[0]])}s? ", " ", words, count=1))
     stems = {stem_of(word) for word in asked}
     known = sum(stem_of(word) in stems or word in JOINING for word in rest)
     enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))

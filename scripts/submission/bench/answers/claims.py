@@ -164,17 +164,19 @@ def explains(
         return round(value, len(rounded[2])) == Fraction(rounded[1])
     again = SAME.sub("", text.lstrip("= "), count=1)
     same = quantity_at(again)
-    other = same and again != text and words_of(same.rest) not in ([], words_of(unit))
-    if same and again != text and is_unit(same.rest) and in_measure(same, measure) != value:
-        return False  # that is, twelve
-    if unit and other and not (measure and (measure_of(same) or measure).kind == measure.kind):
-        return False  # 8 am or 8 pm
-    if not text or (same and in_measure(same, measure) == value and is_unit(same.rest)):
+    equal = same and in_measure(same, measure) == value
+    if same and again != text:
+        if is_unit(same.rest) and not equal:
+            return False  # that is, twelve
+        of_kind = measure and (measure_of(same) or measure).kind == measure.kind
+        if unit and words_of(same.rest) not in ([], words_of(unit)) and not of_kind:
+            return False  # 8 am or 8 pm
+    if not text or (equal and is_unit(same.rest)):
         return True
     if re.fullmatch(r"\d+ [a-z ]+(?:(?:, (?:and )?| and |\+ )\d+ [a-z ]+)+", text):
         summed = sum(map(int, re.findall(r"\d+", text)))  # 30 cows and 20 sheep
         return summed == value and not (HEDGES | NEGATIONS | NUMBER_WORDS) & set(words_of(text))
-    if same and same.value == value and in_measure(same, measure) != value:
+    if same and same.value == value and not equal:
         return False  # 9000 s or 9000 min
     if value in (arithmetic(text.lstrip("=")), arithmetic(again)):
         return True
@@ -213,12 +215,12 @@ NAME = re.compile(
     r"(?:\\?[A-Za-z]\w{0,15}(?:\([\w, -]{0,20}\))?|[A-Za-z][A-Za-z ']{0,60}"
     r"|[A-Za-z](?:[/*·+-]\w)+|[A-Za-z]{2,}(?: ?[/*·+÷×] ?[A-Za-z]{2,})+) ?= ?(?=\S)"
 )
+BEFORE_LAST = re.compile(r"=| (?:equals|is|makes|gives) |, i\.e\.,? ")
 FUNCTION = re.compile(
     r"\d!|\\(?:d?binom|sqrt|log|sin|cos|tan|gcd|sum|int)(?![a-z])|\b(?:lcm|gcd|log|sqrt|mod)\b|\d°"
 )
+RELATING = {"after", "over", "per", "before", "from", "total"}
 CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
-
-
 SHORT_CONTEXT = re.compile(r" (?:after|in|for|over|of|with) (?:\w+ ){0,2}\w+$")
 
 
@@ -230,14 +232,7 @@ def without_context(text: str, question: str) -> str:
     """
     if match := CONTEXT.search(text):
         said, asked = (set(re.findall(r"\w+", t.lower())) for t in (match[0], question))
-        if match.start() and said - asked <= JOINING | {
-            "after",
-            "over",
-            "per",
-            "before",
-            "from",
-            "total",
-        }:
+        if match.start() and said - asked <= JOINING | RELATING:
             return text[: match.start()]
     return text
 
@@ -270,13 +265,7 @@ def read_claim(text: str, question: str = "") -> Reading | None:
             tail["more"], reading.value, measure, question, tail["unit"]
         ):
             inside = re.search(r"\(([^()]*)\)$", reading.rest)
-            last = quantity_at(
-                inside[1]
-                if inside
-                else re.split(r"=| (?:equals|is|makes|gives) |, i\.e\.,? ", reading.rest)[
-                    -1
-                ].strip()
-            )
+            last = quantity_at(inside[1] if inside else BEFORE_LAST.split(reading.rest)[-1].strip())
             asked = asked_measures(question, measure.kind) if measure else set()
             worked_out = last and in_measure(last, measure) == reading.value
             # "2^10 = 1024", "300 minutes = 5 hours"

@@ -156,6 +156,12 @@ def asked_measures(question: str, kind: str) -> set[str]:
     return set()
 
 
+def asked_last(question: str) -> Measure | None:
+    """The unit that a question ends in: "How long is it in cm?"."""
+    last = re.search(r"\bin ([^\W\d]+)\W*$", question)
+    return measure_at(last[1]) if last else None
+
+
 def counts_another(claim: Reading, question: str) -> bool:
     """Does a claim count what the question names, but does not ask for?
 
@@ -166,11 +172,8 @@ def counts_another(claim: Reading, question: str) -> bool:
     match, own = COUNTED.search(question), measure_of(claim)
     words = words_of(re.split(" per | than ", match[1])[0]) if match else []
     wanted = {MEASURES[word].name: MEASURES[word].kind for word in words if word in MEASURES}
-    last = re.search(r"\bin ([^\W\d]+)\W*$", question)
     paid = not claim.currency and MONEY_ASKED.search(asked_part(question))
-    if own is None and (
-        wanted or paid or (last and measure_at(last[1]))
-    ):  # 150 pencils, where cents are
+    if own is None and (wanted or paid or asked_last(question)):  # 150 pencils, where cents are
         unit = words_of(claim.rest)[:1]
         return bool(unit) and re.search(rf"\d {unit[0]}\b", question, re.I) is not None
     if own is None:  # 7 students, or 19 bags of marbles, where tables are, and both were counted
@@ -237,9 +240,10 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     if other and other[1] in words_of(question) and other[1] not in words_of(part):
         return False  # 2/3 are blue, where the red ones are asked for
     told = set(words_of(claim.rest))
-    if DIRECTED & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(question)):
+    behind = set(words_of(re.split("[,.;(]", claim.rest)[0]))
+    if DIRECTED & behind - set(words_of(question)):
         return False  # $52 off
-    coloured = COLOUR_WORDS & set(words_of(re.split("[,.;(]", claim.rest)[0])) - set(words_of(part))
+    coloured = COLOUR_WORDS & behind - set(words_of(part))
     if len(coloured) == 1 and len(COLOUR_WORDS & set(words_of(question))) > 1 and not per:
         return False  # 35 purple flowers, where all are asked for
     if {"altogether", "total", "combined"} & told and "each" in part:
@@ -254,8 +258,7 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     measure, own = measure_of(claim), measure_of(gold)
     if rate and measure and not per and re.search(rf"\bin \w+(?: per |/){rate[1]}\b", part):
         return False  # 60 km, where km/h are asked
-    last = re.search(r"\bin ([^\W\d]+)\W*$", question)
-    named = last and measure_at(last[1])
+    named = asked_last(question)
     if named and named.kind == "temperature" and measure and measure.name == "degree":
         return True
     if measure and measure.kind == "time" and not per and MONEY_ASKED.search(part):
