@@ -94,7 +94,7 @@ def in_short(source: str) -> str:
         first, last = node.body[0].lineno - 1, node.body[0].end_lineno - 1
         blank = next((i for i in range(first, last) if not lines[i].strip()), None)
         if blank is not None:
-            lines[blank - 1] += '"""'
+            lines[blank - 1] += ' """' if lines[blank - 1].endswith('"') else '"""'
             dropped |= set(range(blank, last + 1))
     return "\n".join(line for i, line in enumerate(lines) if i not in dropped)
 

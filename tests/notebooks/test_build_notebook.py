@@ -306,6 +306,12 @@ def test_a_part_is_one_folded_cell_of_what_the_essay_reaches(bench):
         assert left_out not in part.source.replace("return", "")
 
 
+def test_a_docstring_is_cut_short_even_where_its_first_paragraph_ends_in_a_quote(bench):
+    part = bench(rows__a='def f():\n    """Says "hi"\n\n    More.\n    """\n').cells[1]
+    assert 'Says "hi" """' in part.source
+    assert "More" not in part.source
+
+
 def test_a_part_that_nothing_uses_is_left_out(bench):
     notebook = bench(settings__a="def f(): ...\n", show__b="def h(): ...\n")
     assert len(notebook.cells) == 3

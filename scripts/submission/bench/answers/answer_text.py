@@ -158,7 +158,7 @@ CONNECTIVE = re.compile(
     r"|in(?= \d{4}$)|by(?= (?-i:[A-Z]))|at)\b ?[,:]?\s+(?=\S)",
     re.IGNORECASE,
 )
-SUBJECT = r"(?P<subject>(?:[\"']?[^\W_][\w'-]*[\"']?,?\s){1,14}?)"
+SUBJECT = r"(?P<subject>(?:[\"']?[^\W_](?:[\w'-]|\.(?=\d))*[\"']?,?\s){1,14}?)"
 HANDED_OVER = (
     r"\b(?:\s(?:also|now|exactly|equal to|a total of|only|just|therefore|thus|then|still|simply"
     r"|indeed|clearly|called|known as|at(?= \()|left with|option|choice|answer))*\s?[:,]?\s?"
@@ -166,7 +166,7 @@ HANDED_OVER = (
 )
 SENTENCE = re.compile(
     rf"{SUBJECT}(?:is|are|was|were|(?:would|must|should|will) be|equals?"
-    rf"|(?:comes|amounts|adds up|add up) to){HANDED_OVER}",
+    rf"|(?:comes|amounts|adds up|add up|simplifies|reduces|evaluates) to){HANDED_OVER}",
     re.IGNORECASE,
 )
 # "The square of the answer is 42", "The worst choice is A": about something else.
@@ -317,13 +317,15 @@ def beside_question(text: str, question: str) -> str:
         agrees = denied[0] == denied[1]  # "can fly", of what cannot
         return match[1].strip() if named and told and agrees and not set(",;") & set(text) else ""
     inside = slice(new[0], new[-1] + 1)
+    if words[: new[0]][-1:] in (["before"], ["after"], ["than"]):
+        return ""  # the day after Sunday
     if "asked" in kinds[inside] or {"is", "are", "was", "were"} & set(words[inside]):
         return ""
     return text[tokens[new[0]].start() : tokens[new[-1]].end()].rstrip(".!")
 
 
 CONCLUSION = re.compile(
-    r"(?:.{6,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives"
+    r"(?:.{4,}[^\W_)]\)? ?[,.;:—–]* (?:and )?(?:so|therefore|thus|hence|which means|which gives"
     r"|which is(?= (?:option|choice|answer|letter)\b))(?: that)?[ ,:]+"
     r"|.*\d.*\d ?[→⇒] ?|(?!.*\b(?:or|either|maybe|perhaps)\b)"
     r".{6,}(?:[.;\n] ?total: ?|[^\W_)]\)?,? (?:making|giving|totall?ing) (?=[$€£]?\d)))"

@@ -124,6 +124,7 @@ PREDICATE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
     r"|might|\w+n't)\b"
 )
+PLACED = frozenset("at in on under during for".split())
 QUIET = NO_WORDS | DENIALS  # with them, what is neither subject nor predicate
 QUIET |= frozenset(
     "it is a an the are was were be they he she that this there indeed really do does did can will "
@@ -196,17 +197,21 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     unknown = [word for word in said if word not in topic]
     missing = [word for word in topic if word not in said]
     points = not POINTING.isdisjoint(words) or PREDICATE.match(" ".join(words[:1]))
-    left_out = missing[1:] if points and missing[:1] == topic[:1] else missing
+    before = topic[: topic.index(known[0])] if known and points else []  # what "it" stands for
+    last = max((i for i, w in enumerate(asked) if root(w) in known and w not in PLACED), default=0)
+    behind = asked[last + 1 :] if PLACED & {*asked[last + 1 : last + 2]} else []
+    left_out = [w for w in missing if w not in before and w not in map(root, behind)]
     end = topic[2:][-1:]  # "91 is not prime", of a prime number
     ends = left_out == end != [] and not (ORDERED & {*asked} - {*words} or end[0].isdigit())
+    split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
+    compared = split and root(asked[split - 1]) in known and len(known) > 1  # "Ann is taller"
     if (
         (reason and 3 * len(unknown) > len(known))
         or not known
-        or (whole and left_out and not ends)
+        or (whole and left_out and not ends and not compared)
         or (unknown and is_negated(asked))
     ):
         return None
-    split = next((i for i, word in enumerate(asked) if word in ORDERED), 0)
     other_number = all(any(word.isdigit() for word in part) for part in (unknown, missing))
     if other_number and split:
         return None

@@ -31,6 +31,7 @@ RETRACTED = re.compile(
     r"|both (?:are|could be) (?:possible|right))",
     re.IGNORECASE,
 )
+FORMAL_GOLD = re.compile(r"[\\^=√]|^\(.*\)$")  # of the kind text, but a formula
 
 
 # One function stands before them all. Code is run, in a child process, against the row's tests;
@@ -64,5 +65,8 @@ def check(example: Example, answer: str) -> bool | None:
         case "boolean":
             return check_boolean(gold, answer, question)
         case "text":
+            right = check_formula(gold, answer, question) if FORMAL_GOLD.search(gold) else None
+            if right is not None:
+                return right
             return check_text(gold, answer, example.choices, question)
     return None  # open answers have no gold to match

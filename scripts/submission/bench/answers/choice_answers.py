@@ -25,7 +25,14 @@ from submission.bench.answers.answer_text import (
 )
 from submission.bench.answers.claims import explains, parse_number, read_answer, says_again
 from submission.bench.answers.measures import measure_of
-from submission.bench.answers.text_answers import normalise, same_moment, split_reason
+from submission.bench.answers.text_answers import (
+    SURNAME,
+    items,
+    named_by,
+    normalise,
+    same_moment,
+    split_reason,
+)
 
 LETTER = re.compile(
     r"(?:(?:the )?(?:option|choice|answer|letter|statement) )?"
@@ -61,6 +68,7 @@ VERB = re.compile(
 )
 
 
+DOING = frozenset("give use take start try choose administer prescribe perform".split())
 ARTICLE = re.compile(r"^(?:an? )?pair of |\b(?:the|an?) |^to ", re.IGNORECASE)
 
 
@@ -102,6 +110,8 @@ def find_choice(text: str, choices: tuple[str, ...]) -> int | None:
         [same_quantity(text, choice) for choice in plain],
         [same_moment(choice, plain_text(text), "") for choice in plain],
         [bare(choice) == bare(text) for choice in plain],
+        [" and " in choice and sorted(items(choice)) == sorted(items(text)) for choice in plain],
+        [(m := SURNAME.fullmatch(choice)) and m[1].lower() == text.lower() for choice in plain],
         [len(text) > 3 and stem_of(bare(choice)) == stem_of(bare(text)) for choice in plain],
     ):
         if any(same):
@@ -163,7 +173,8 @@ def names_another(text: str, place: int, choices: tuple[str, ...]) -> bool:
     if named & (others | {-1}):
         return True
     reason, said = REASON.match(text.strip()), False
-    for clause in re.split(r"[.;,:!\n]| (?:but|while|whereas) ", text):
+    ends = r"[.;:!\n]" if reason else r"[.;,:!\n]"  # "because coal, oil and gas are fossil fuels"
+    for clause in re.split(rf"{ends}| (?:but|while|whereas) ", text):
         words = normalise(re.sub(r"[^\w\s]", " ", clause))
         borne = reason or (said and VERB.search(words) and len(words.split()) > 3)
         for i, choice in enumerate(choices):
@@ -194,6 +205,8 @@ def supports(
         return False
     own, words = normalise(choices[place]), normalise(text)
     reason, value = REASON.match(text), parse_number(choices[place])
+    if len(symbol := unwrap(text)) > 1 and named_by(choices[place], symbol):
+        return True  # B (CO2)
     if value is not None:
         behind = words.removeprefix(own) if f"{words} ".startswith(f"{own} ") else None
         numbers = set(re.findall(r"\d+", text)) & set(re.findall(r"\d+", " ".join(choices)))
@@ -236,9 +249,9 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return -1
     rest = words_of(re.sub(rf" {re.escape(named[found[0]])}s? ", " ", words, count=1))
     stems = {stem_of(word) for word in asked}
-    known = sum(stem_of(word) in stems or word in JOINING for word in rest)
+    known = sum(stem_of(word) in stems or word in JOINING or word in DOING for word in rest)
     enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))
-    alone = enough and not (HEDGES | NEGATIONS) & set(rest)
+    alone = enough and not (HEDGES | NEGATIONS) & {*rest} - asked
     return found[0] if alone and "?" not in text else None
 
 
@@ -270,7 +283,8 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
             fits = said is None and supports(rest, labelled, choices, marked, question)
             if not rest or said == labelled or fits:
                 return labelled
-            if marked:  # without a mark, "a dog" is not the letter A
+            variable = letter["letter"].islower() and "=" in letter["mark"]  # a = F/m
+            if marked and not variable:  # without a mark, "a dog" is not the letter A
                 return -1
     if place is not None:
         return place
@@ -300,8 +314,8 @@ def check_choice(
             return names.index(said) == position
     text = undress(answer)
     without_verdict = VERDICT.sub("", text)
-    ends = conclusion(text), after_lead_in(conclusion(without_verdict))
-    for version in (text, without_verdict, *ends, after_lead_in(without_verdict)):
+    ends = conclusion(text), after_lead_in(conclusion(without_verdict), question)
+    for version in (text, without_verdict, *ends, after_lead_in(without_verdict, question)):
         claimed = read_choice(version, choices, question)
         if claimed is not None:
             if (letter := LETTER_IN_THE_END.search(text)) and ord(letter[1]) - ord("A") != claimed:

@@ -166,7 +166,7 @@ def explains(
     same = quantity_at(again)
     equal = same and in_measure(same, measure) == value
     if same and again != text:
-        if is_unit(same.rest) and not equal:
+        if not equal and (is_unit(same.rest) or {*words_of(same.rest)[:1]} & {"above", "below"}):
             return False  # that is, twelve
         of_kind = measure and (measure_of(same) or measure).kind == measure.kind
         if unit and words_of(same.rest) not in ([], words_of(unit)) and not of_kind:
@@ -221,7 +221,7 @@ FUNCTION = re.compile(
 )
 RELATING = {"after", "over", "per", "before", "from", "total"}
 CONTEXT = re.compile(r" (?:after|in|for|over|per|on|at|from|of|than|with|by|before) [^,;.:()=\n]+$")
-SHORT_CONTEXT = re.compile(r" (?:after|in|for|over|of|with) (?:\w+ ){0,2}\w+$")
+SHORT_CONTEXT = re.compile(r" (?:after|in|for|over|of|with|per) (?:\w+ ){0,2}\w+$")
 
 
 def without_context(text: str, question: str) -> str:
@@ -439,6 +439,7 @@ AN_EXAMPLE = re.compile(
     re.IGNORECASE,
 )
 ABOUT = re.compile(r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", re.IGNORECASE)
+QUOTIENT = re.compile(r"^\d+,? ?(?:R|with (?:a )?remainder(?: of)?|remainder) ?(?=\d+$)", re.I)
 DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
 TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.IGNORECASE)
 FULL_HOUR = re.compile(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", re.IGNORECASE)
@@ -448,6 +449,7 @@ FULL_HOUR = re.compile(r"(?<=\d):00(?!\d)|(?<=\d) ?[ap]\.?m\b\.?", re.IGNORECASE
 def read_answer(answer: str, question: str = "") -> Reading | None:
     """The one number that an answer claims, whatever the gold one is."""
     text = undress(answer)
+    text = QUOTIENT.sub("", text) if "remainder" in question else text
     factorial = re.search(r"\d!", question) and re.search(r"\d!\W*$", answer)
     if (
         factorial

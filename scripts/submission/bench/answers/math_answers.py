@@ -206,6 +206,7 @@ FACTOR = re.compile(
 )
 PRODUCT = re.compile(r"\)(?: ?\\cdot)? ?[(^]|[\w}] ?\(|\) ?\w")
 DIVISION = re.compile(r"(?<![\d^])(\d{1,9}) ?/ ?(\d{1,9})|\\frac\{(\d{1,9})\}\{(\d{1,9})\}")
+COEFFICIENTS = re.compile(r"\\frac\{(\d+)[^{}+-]*\}\{(\d+)[^{}+-]*\}")
 IN_DENOMINATOR = re.compile(r"/ ?\\sqrt|\}\{[^{}]*\\sqrt|\^\{?-")
 UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
@@ -225,6 +226,9 @@ def is_undone(claim: str, gold: str, question: str) -> bool:
     divisible = any(below and above % below == 0 for above, below in divisions)  # 6/2
     if divisible or (UNDONE.search(claim) and not UNDONE.search(gold)):
         return True
+    over = [math.gcd(int(m[1]), int(m[2])) for m in COEFFICIENTS.finditer(claim)]
+    if SIMPLIFY.search(question) and max(over, default=1) > 1:
+        return True  # 6x^2/9
     roots = [int(n) for n in re.findall(r"\\sqrt\{(\d{1,9})\}", claim)]
     terms = [len(re.findall(r"[-+]", f.strip("+- "))) for f in (claim, gold)]
     if (
@@ -254,10 +258,13 @@ SET_OR = re.compile(r" ?(?:,|;|\bor\b|\band\b) ?(?:and |or )?(?:[a-z] ?= ?)?")
 def one_spelling(formula: str) -> str:
     r"""Several solutions as a list, whatever joins them: "x = 5 or x = -5", "\pm 5".
 
-    >>> one_spelling("-5 or x=5"), one_spelling(r"\pm 5"), one_spelling("(1, 2)")
+    >>> one_spelling("x = -5 or x=5"), one_spelling(r"\pm 5"), one_spelling("(1, 2)")
     ('-5, 5', '5, -5', '(1, 2)')
     """
-    if formula[:1] in tuple("([") or "\\{" in formula:
+    if formula[:1] in tuple("(["):
+        return formula
+    formula = re.sub(r"^[a-z] ?(?:=|\\in) ?", "", formula)
+    if "\\{" in formula:
         return formula
     formula = re.sub(r"^\\pm ?([\w\\{}/]+)$", r"\1, -\1", formula)
     return ", ".join(SET_OR.split(formula))
@@ -291,7 +298,7 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
         claimed = f"({', '.join(pairs)})"
     if "," in expected:
         claimed = re.sub(r"^[A-Za-z] ?= ?(?=[(\[])|^[A-Z] ?(?=\()", "", claimed)  # M(4, 7)
-        claimed = one_spelling(re.sub(r"^[a-z] ?(?:=|\\in) ?", "", claimed))
+        claimed, expected = one_spelling(claimed), one_spelling(expected)
         if expected[0] in "([" and claimed[:1] + claimed[-1:] != expected[0] + expected[-1]:
             return False
     if is_undone(claimed.rpartition("=")[2].strip(), expected, question):

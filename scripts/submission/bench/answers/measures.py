@@ -18,10 +18,10 @@ money: yen 0 ¥, rupee 0 ₹
 length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter
 length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
 mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb, tonne 0 ton
-time: second 1 sec s, minute 60 min, hour 3600 hr h, day 86400, week 604800
+time: millisecond 0 ms, second 1 sec s, minute 60 min, hour 3600 hr h, day 86400, week 604800
 time: month 0, year 0, decade 0, century 0 centuries
 volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000
-volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0
+volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0, spoon 0
 angle: degree 0 °, radian 0 rad
 temperature: °c 0 celsius, °f 0 fahrenheit, kelvin 0
 """
@@ -55,7 +55,9 @@ COUNTED = re.compile(
     r"\b)[\w'-]+ ?){1,5})", re.IGNORECASE,
 )  # fmt: skip
 MONEY_ASKED = re.compile(
-    r"\bhow much (?:money\b|(?:\w+ ){0,6}?(?:earn|make|cost|pay|paid|spend|charge|owe)\b)", re.I
+    r"\bhow much (?:money\b|(?:\w+ ){0,6}?(?:earn|make|cost|pay|paid|spend|charge|owe|change|tip"
+    r"|tax|profit)\b)",
+    re.IGNORECASE,
 )
 RATE = re.compile(
     r"\bper\b|/|\b(?:each|every|rate|speed|fast|average)\b|(?<!in )\ban? (?:day|week|hour|minute)"
@@ -69,6 +71,7 @@ ENDING = re.compile(r"(?:ies?|y|e?s)$")  # candy, candies
 ANGLES = re.compile(r"°|\b(?:angle|degree|temperature|rotat|arc|turn|bearing)", re.IGNORECASE)
 DEGREES = ((re.compile(r"^(?:degrees? |°)(?:celsius|c)\b", re.I), "°C"),)
 DEGREES += ((re.compile(r"^(?:degrees? |°)(?:fahrenheit|f)\b", re.I), "°F"),)
+POUND = re.compile(r"\bpounds?\b")
 PERIODS = "second|minute|hour|day|week|month|year"
 # Who names one of them where another is asked answers another question.
 RIVALS = [
@@ -78,9 +81,11 @@ RIVALS = [
         "/grow shrink/grow shrank/grow fell/grow decrease/win lose/first left/smallest largest"
         "/lowest highest/shortest longest/least greatest/youngest oldest/minimum maximum"
         "/quotient remainder/gcd multiple/gcf multiple/lcm divisor/radius diameter"
-        "/absent present/area perimeter volume circumference hypotenuse/mean median mode range"
+        "/absent present/boys girls/men women/adults children/heads tails"
+        "/area perimeter volume circumference hypotenuse/mean median mode range"
     ).split("/")
 ]
+SIDE = re.compile(r"(?:the |a )?(discount|tax|tip|interest|deposit|fee) (?:is|was|of) [^,;]+")
 COLOUR_WORDS = frozenset(
     "red blue green yellow purple white black orange brown pink gray grey".split()
 )
@@ -93,7 +98,7 @@ def measure_at(text: str) -> Measure | None:
     >>> measure_at(" minutes or so").name, measure_at("square metres").name, measure_at("pears")
     ('minute', 'm^2', None)
     """
-    text = text.strip(" (-")
+    text = re.sub(r"^(?:st|nd|rd|th) ", "", text.strip(" (-"))  # the 16th month
     for spelt, sign in DEGREES:
         text = spelt.sub(sign, text)
     match = MEASURE.match(text)
@@ -209,7 +214,8 @@ def names_rival(text: str, question: str) -> bool:
     """
     said, part = set(words_of(text)), set(words_of(asked_part(question)))
     named = [(said.intersection(group) - part, part.intersection(group) - said) for group in RIVALS]
-    return any(one and other for one, other in named)
+    side = SIDE.fullmatch(text.lower())  # of the sum that is asked for
+    return any(one and other for one, other in named) or bool(side and side[1] not in part)
 
 
 def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
@@ -219,8 +225,15 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     >>> [in_asked_measure(quantity_at(t), gold, asked) for t in ("42 cents", "$42")]
     [False, True]
     """
+    if "£" in question:  # pounds are money there
+        question, *rests = (POUND.sub("£", text) for text in (question, claim.rest, gold.rest))
+        claim, gold = (
+            dataclasses.replace(read, rest=rest)
+            for read, rest in zip((claim, gold), rests, strict=True)
+        )
     part = asked_part(question)
-    spans = "|".join(re.findall(rf"\d ({PERIODS})s\b", part)) or "-"  # "10 a day", of 4 days
+    each = re.findall(rf"(?:\bper |(?<=[a-z])/|\b(?:each|every) |\ban? (?={PERIODS}))(\w+)", part)
+    spans = PERIODS if each else "|".join(re.findall(rf"\d ({PERIODS})s\b", part)) or "-"
     per = re.match(
         rf"(?: [^,.(]*?(\w+))?(?: ?/ ?| per | (?:in )?(?:each|every) | an? (?=(?:{spans})))(\w+)",
         claim.rest,
@@ -249,7 +262,6 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     if {"altogether", "total", "combined"} & told and "each" in part:
         return False
     rate = re.search(r"(?:\bper |(?<=[a-z])/)(\w+)", part)
-    each = re.findall(rf"(?:\bper |(?<=[a-z])/|\b(?:each|every) |\ban? (?={PERIODS}))(\w+)", part)
     unit = measure_at(per[2]) if per and each and per[2] not in each else None
     if unit and unit not in map(measure_at, each):
         return False  # miles per minute
@@ -271,8 +283,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     counted = claim.rest.startswith(" times") or (measure and measure.kind != "angle" and not per)
     if PERCENT_ASKED.search(part) and counted and claim.scale != "percent":
         return False  # 25 cm
-    thing = re.match(r" (\w+)", claim.rest) if PERCENT_ASKED.search(part) else None
-    if thing and claim.scale != "percent" and re.search(rf"\d {thing[1]}\b", question):
+    thing = re.match(r" (?!points\b)(\w\w+s|people|men|women|children)\b", claim.rest)
+    if thing and claim.scale != "percent" and PERCENT_ASKED.search(part):
         return False  # 25 students
     if counts_another(claim, question):
         return False

@@ -386,6 +386,29 @@ def names_fact(
     return right * brief * ramp(answer.clashes, 0.045, 0.02)
 
 
+def pairs_of(text: str) -> set[frozenset[str]]:
+    """The pairs of words that a sorting puts together: "Fruit: fig, pear. Root: beet."
+
+    >>> sorted(map(sorted, pairs_of("Fruit: figs. A beet is a root.")))
+    [['beet', 'root'], ['fig', 'fruit']]
+    """
+    groups = re.split(r"[.;\n]" if ":" in text else r"[.;,\n]|\band\b", text)
+    words = [{stem(word) for word in read_text(g).words if word not in SMALL_WORDS} for g in groups]
+    return {frozenset(pair) for group in words for pair in itertools.combinations(group, 2)}
+
+
+def sorted_alike(written: str, reference: str, question: Text) -> float | None:
+    """0 to 1: sorts the question's things as the reference does; None if that sorts nothing."""
+    wanted, asked = pairs_of(reference[:LONGEST_TEXT]), {stem(word) for word in question.words}
+    if len(wanted) < 2 or len(re.findall(r"[:.;,]\s", reference)) < 2 or len(wanted) > 100:
+        return None
+    if not set().union(*wanted) <= asked:
+        return None
+    known = asked - set().union(*wanted)  # "string instruments", where "string" is enough
+    said = {pair for pair in pairs_of(written[:2000]) if not pair & known}
+    return ramp(2 * len(said & wanted) / max(1, len(said) + len(wanted)), 0.6, 1.0)
+
+
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
     """0 to 1: the trace is a text of its own, and not an endless one."""
     if len(trace.words) < 8:  # too short to tell, and worth little anyway
@@ -439,7 +462,9 @@ def open_parts(
     answer, question = read_text(completion.answer), read_source_text(example.question)
     trace, reference = read_text(completion.reasoning), read_source_text(example.answer)
     domain, is_summary = example.domain, example.domain == "summarization"
+    groups = sorted_alike(completion.answer, example.answer, question)
     is_fact = 0 < len(reference.words) <= FACT and domain not in ("creative", "ideation")
+    is_fact = is_fact or groups is not None
     explains = EXPLAINS.search(example.question.lower()) is not None
     band = natural_length(example.question, domain) if explains or not is_fact else FACT_BAND
     terse = band[0] <= 10
@@ -475,7 +500,8 @@ def open_parts(
             limits = (0.0, 0.45)
         parts["agreement"] = ramp(near, *limits)
     if is_fact:
-        parts["names"] = names_fact(answer, reference, question, alike, completion.answer)
+        named = names_fact(answer, reference, question, alike, completion.answer)
+        parts["names"] = named if groups is None else groups
         parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
         hedged = HEDGE.search(completion.answer.lower()) and not HEDGE.search(
             example.answer.lower()

@@ -38,7 +38,7 @@ def normalise(text: str) -> str:
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
-    text = re.sub(r"(?<=\d) (?=°)|[¡¿]", "", text)
+    text = re.sub(r"(?<=\d) (?=[°%])|[¡¿]", "", text)
     text = re.sub(r"\bmt\.? (?=[a-z])", "mount ", text)
     if re.fullmatch(r"\W*\w(?:-\w)+\W*", text):  # t-b-l
         text = text.replace("-", "")
@@ -151,6 +151,7 @@ DOUBTS = HEDGES | NEGATIONS | OPERATORS | {"before", "after", "but", "since", "u
 
 def same_moment(gold: str, claim: str, question: str) -> bool:
     """Do both texts name the same date or time, the claim in a form that the question has not?"""
+    claim = re.sub(r"(?<=\d) o'clock\b", "", claim)
     claim = re.sub(r"(?<=\d) in the (?:afternoon|evening)\b", " pm", claim)
     claim = re.sub(r"(?<=\d) in the morning\b", " am", claim)
     wanted, said = moment(gold), moment(claim)
@@ -196,6 +197,17 @@ def same_duration(gold: str, claim: str) -> bool:
 
 
 FORMULA_NAME = re.compile(r"(?:[A-Z][a-z]?\d*){1,5}")
+
+
+def named_by(name: str, symbol: str) -> bool:
+    """May this be the chemical symbol of a name?
+
+    >>> named_by("carbon dioxide", "CO2"), named_by("oxygen", "CO2")
+    (True, False)
+    """
+    return FORMULA_NAME.fullmatch(symbol) is not None and symbol[0] == name[:1].upper()
+
+
 PLACES = "first|second|third|fourth|fifth|sixth"
 SURNAME = re.compile(r"[A-Z][\w.-]+ (?:[A-Z][\w.-]* )?((?:da |de |van |von )*[A-Z][\w-]+)")
 SHORTENED = "monday tuesday wednesday thursday friday saturday sunday".split() + MONTHS.split()
@@ -210,7 +222,8 @@ def split_reason(text: str) -> tuple[str, str]:
     match = re.search(
         r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)"
         r"|[,;] (?=(?:as|which (?:is|was))\s)(?!which is (?:option|choice|answer|letter)\b)"
-        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in \d{4}$)|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
+        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in \d{4}$|from the )"
+        r"|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
         text, re.IGNORECASE,
     )  # fmt: skip
     if match is None or HEDGES & set(words_of(text[match.end() :])):
@@ -280,6 +293,7 @@ def check_text(
             normalise(text) in names
             or normalise(RATIO.sub(":", text)) in ratios
             or any(same_items(name, text, question) for name in listed)
+            or (" ".join(items(text)) in names and not re.search(r"[\d<>]", text))
             or any(same_moment(name, text, question) for name in golds)
             or any(same_duration(name, text) for name in golds)
             or (
@@ -293,7 +307,8 @@ def check_text(
     if matches(whole) or matches(text):
         return True
     head, reason = split_reason(text)
-    if reason and (claims_other(reason, head, question) or re.search(r"\bi\.e\.|namely", reason)):
+    again = re.search(r"\bi\.e\.|namely|to say\b", reason)
+    if reason and (again or claims_other(reason, head, question)):
         return False
     head = VERDICT.sub("", head)
     head = re.sub(r"(?<=\w) (?:out )?of the (?:two|three|four|five)$", "", head)
@@ -302,7 +317,7 @@ def check_text(
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
         explained = re.fullmatch(r"[\d\W]+|\d+ [a-z]+|(?:the|it|they|in) .+", twice[2])
         for symbol, name in (twice.groups(), twice.groups()[::-1]):  # CO2 (carbon dioxide)
-            if FORMULA_NAME.fullmatch(symbol) and symbol[0] == name[0].upper() and matches(name):
+            if named_by(name, symbol) and matches(name):
                 return True
         again = set(words_of(twice[2])) <= asked  # Iron (Fe)
         if not (explained or again) and normalise(twice[1]) not in normalise(twice[2]):
