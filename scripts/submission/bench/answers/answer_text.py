@@ -265,9 +265,19 @@ JOINING = frozenset(
     "than with and he she they has have had do does did called named known answer result which who "
     "whom".split()
 )
+TELLING = frozenset("lies lives located situated held took means makes make gives says".split())
 ORDERED = frozenset("than before after above below ahead behind".split())
 SPOKEN = re.compile(r"[^\W_]+(?:'[^\W\d_]+)?")  # words and numbers
 SAID_WORD = re.compile(r"[^\s,;:()\"]+")
+
+
+def without_passage(question: str) -> str:
+    """A question without what it quotes at length, which is no part of what it asks.
+
+    >>> without_passage("Who? 'It was Ann who came in, after all the others had left.'")
+    'Who? '
+    """
+    return re.sub(r"(?<!\w)(['\"])[^'\"]{40,}\1", "", question)
 
 
 def stem_of(word: str) -> str:
@@ -291,13 +301,15 @@ def beside_question(text: str, question: str) -> str:
     tokens = list(SAID_WORD.finditer(text))
     words = [token[0].lower().strip(".!'%$") for token in tokens]
     stems = {stem_of(w) for w in asked if w not in JOINING}
-    kinds = [w in JOINING or (stem_of(w) in stems and "asked") for w in words]
+    kinds = [w in JOINING or w in TELLING or (stem_of(w) in stems and "asked") for w in words]
     for i, word in enumerate(words[:-1]):
         if words[i + 1] == "by" and word.endswith(("ed", "en", "n")):
             kinds[i] = "asked"  # "was written by"
         told = kinds[i - 1 : i] == ["asked"] and {"is", "are", "was", "were"} & set(words[:i])
         if told and not kinds[i] and words[i + 1] in ("of", "in"):
             kinds[i] = "asked"  # "is the capital city of Japan"
+    if "," in text and True not in kinds:
+        return ""  # a list
     if "asked" not in kinds or len(kinds) - kinds.count(False) < 2:
         return ""
     new = [i for i, kind in enumerate(kinds) if kind is False]

@@ -6,6 +6,7 @@ the other way: "yes, never", "yes, it is not", "no, it does", "yes, the claim is
 says the question's own words the other way: "No, 91 is a prime number".
 """
 
+import itertools
 import re
 
 from submission.bench.answers.answer_text import (
@@ -17,6 +18,7 @@ from submission.bench.answers.answer_text import (
     after_lead_in,
     conclusion,
     undress,
+    without_passage,
     words_of,
 )
 from submission.bench.answers.number_forms import NAMED
@@ -92,6 +94,8 @@ def short_answer(clause: str) -> bool | None:
     words = SPOKEN.findall(clause)
     while words and words[0] in FILLERS and not SHORT_YES.fullmatch(" ".join(words)):
         words = words[1:]
+    if len(words) > 2 and words[-1] in ("none", "nothing", "nobody") and words[0] not in POINTING:
+        return None  # flatbreads need none
     if not words or SHORT_NO.fullmatch(clause.strip()):
         return False if words else None
     if SHORT_YES.fullmatch(" ".join(words)):
@@ -124,6 +128,7 @@ PREDICATE = re.compile(
     r"\b(?:is|are|was|were|be|been|has|have|had|do|does|did|can|cannot|could|will|would|should|may"
     r"|might|\w+n't)\b"
 )
+DEGREE = re.compile(r"\w+er|more|less")
 PLACED = frozenset("at in on under during for".split())
 QUIET = NO_WORDS | DENIALS  # with them, what is neither subject nor predicate
 QUIET |= frozenset(
@@ -179,7 +184,9 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     )
     if "smaller than" in question:
         clause = clause.replace("less than", "smaller than")  # 50 < 60
-    sentence = re.split(r"[.!?:]['\"]?\s", question.strip())[-1]
+    parts = re.split(r"(?<=[.!?:])['\"]?\s", question.strip())
+    parts = [part for part in parts[::-1] if len(part) > 1] or [""]
+    sentence = next((part for part in parts if part.endswith("?")), parts[0])
     sentence = sentence.rpartition(", ")[2] if sentence.startswith("if ") else sentence
     words, asked = SPOKEN.findall(clause), SPOKEN.findall(sentence)
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
@@ -200,6 +207,8 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     before = topic[: topic.index(known[0])] if known and points else []  # what "it" stands for
     last = max((i for i, w in enumerate(asked) if root(w) in known and w not in PLACED), default=0)
     behind = asked[last + 1 :] if PLACED & {*asked[last + 1 : last + 2]} else []
+    behind = asked[last + 1 :] if {"it", "them", "one"} & {*words[-1:]} else behind
+    behind += [word for of, word in itertools.pairwise(asked) if of == "of"]  # of Giza
     left_out = [w for w in missing if w not in before and w not in map(root, behind)]
     end = topic[2:][-1:]  # "91 is not prime", of a prime number
     ends = left_out == end != [] and not (ORDERED & {*asked} - {*words} or end[0].isdigit())
@@ -217,8 +226,15 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
         return None
     if not other_number and not split and len(unknown) == len(missing) == 1:  # "... is Canberra"
         return None
+    if len(topic) == 2 and known == topic[::-1] and not split:
+        return None  # every rectangle is a square
     left, right = ({root(word) for word in part} for part in (asked[:split], asked[split:]))
     swapped = not left.isdisjoint(topic) and known[0] in right - left  # "water is denser"
+    degree = max((i for i in range(split) if DEGREE.fullmatch(asked[i])), default=split)
+    inner = {root(word) for word in asked[degree + 1 : split]} & {*topic}
+    first = words[: next((i for i, word in enumerate(words) if word in ORDERED), len(words))]
+    first = {root(word) for word in first}  # "faster in steel", of "faster in air than in steel"
+    swapped |= bool(inner and not inner & first and (right - left) & first)
     last = [i + 1 for i, word in enumerate(asked) if root(word) == known[-1]]
     subject = len(known) == 1 and any(PREDICATE.match(w) for i in last for w in asked[i : i + 1])
     if "there" in words:
@@ -301,4 +317,5 @@ def check_boolean(gold: str, answer: str, question: str = "") -> bool | None:
     (True, False)
     """
     expected = parse_boolean(gold)
-    return None if expected is None else parse_boolean(answer, question) == expected
+    claim = parse_boolean(answer, without_passage(question))
+    return None if expected is None else claim == expected

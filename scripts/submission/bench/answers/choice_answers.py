@@ -36,7 +36,8 @@ from submission.bench.answers.text_answers import (
 
 LETTER = re.compile(
     r"(?:(?:the )?(?:option|choice|answer|letter|statement) )?"
-    r"[(\[{]?(?P<letter>[A-Za-z])(?![\w'])(?P<mark>(?: is (?:correct|right|true)(?=:))?"
+    r"[(\[{]?(?P<letter>[A-Za-z])(?![\w'])"
+    r"(?P<mark>(?: is (?:correct|right|true)(?=:| because\b| since\b))?"
     r"[)\]}]? ?(?:[).:,;=→]|[–—-](?! ?\d))*)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -50,7 +51,8 @@ LETTER_IN_THE_END = re.compile(
 )
 # Letters that name a choice. A capital A before a word may be an article, and I a person.
 LABELS = re.compile(
-    r"\b([A-Z])\b(?![ '][a-z])|\(([A-Za-z])\)|\b([B-HJ-Z])\b|\b(A) (?:is|was|and|or|has|does)\b"
+    r"(?<!°)\b([A-Z])\b(?![ '][a-z])|\(([A-Za-z])\)|(?<!°)\b([B-HJ-Z])\b"
+    r"|\b(A) (?:is|was|and|or|has|does)\b"
 )
 OWN_LABEL = re.compile(r"[(\[]?([A-Za-z])[).:\]]\s*(?=\S)")
 ORDINALS = {name: i for i, name in enumerate("first second third fourth fifth".split())}
@@ -68,7 +70,10 @@ VERB = re.compile(
 )
 
 
-DOING = frozenset("give use take start try choose administer prescribe perform".split())
+DOING = frozenset(  # what may stand beside a choice and its question's words
+    "give given use used take taken start try choose administer prescribe perform should would "
+    "means mean same word term called".split()
+)
 ARTICLE = re.compile(r"^(?:an? )?pair of |\b(?:the|an?) |^to ", re.IGNORECASE)
 
 
@@ -90,6 +95,8 @@ def same_quantity(text: str, choice: str) -> bool:
     if all(units) and units[0] != units[1]:
         return False
     measures = measure_of(said), measure_of(named)
+    if named.currency and not said.currency and words_of(said.rest) and not measures[0]:
+        return False  # 15 pens
     other = all(measures) and measures[0].name != measures[1].name
     return not other and (said.form != "power" or named.form == "power")
 
@@ -247,7 +254,8 @@ def choice_in_sentence(text: str, choices: tuple[str, ...], question: str) -> in
         return found[0] if again else None
     if names_another(text, found[0], choices):
         return -1
-    rest = words_of(re.sub(rf" {re.escape(named[found[0]])}s? ", " ", words, count=1))
+    beside = re.sub(rf" {re.escape(named[found[0]])}s? ", " ", words, count=1)
+    rest = words_of(re.sub(r"\([^\W_]{1,2}\)", "", beside))  # ohms (Ω)
     stems = {stem_of(word) for word in asked}
     known = sum(stem_of(word) in stems or word in JOINING or word in DOING for word in rest)
     enough = known == len(rest) == 1 or (len(rest) > 1 and 3 * known >= 2 * len(rest))
@@ -261,12 +269,19 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
     >>> read_choice("B) 19", ("18", "19")), read_choice("A) 19", ("18", "19"))
     (1, -1)
     """
-    if last := LETTER_LAST.fullmatch(text):
+    head, reason = split_reason(text)
+    if last := LETTER_LAST.fullmatch(head if reason else text):
+        labelled = ord(last["letter"].upper()) - ord("A")
+        if reason and (labelled >= len(choices) or names_another(reason, labelled, choices)):
+            return -1
         said = find_choice(last["text"], choices)
         if said is None and not LABELS.search(last["text"]):
             said = choice_in_sentence(last["text"], choices, question)
+            words = f" {bare(last['text'])} "
+            named = [i for i, choice in enumerate(choices) if f" {bare(choice)} " in words]
+            said = named[0] if said is None and len(named) == 1 else said
         if said is not None:
-            return said if said == ord(last["letter"].upper()) - ord("A") else -1
+            return said if said == labelled else -1
     place, letter = find_choice(text, choices), LETTER.fullmatch(text)
     explained = re.fullmatch(r"(\S\S?) \((.+)\)", text)  # "M (mega)"
     if place is None and explained and explained[1] in choices:
@@ -323,4 +338,7 @@ def check_choice(
             led_by = version != text and version != without_verdict
             lead = text[: len(text) - len(version)] if led_by else ""
             return claimed == position and not names_another(lead, position, choices)
-    return choice_in_sentence(text, choices, question) == position
+    head, reason = split_reason(text)
+    whole = choice_in_sentence(text, choices, question)
+    place = choice_in_sentence(head, choices, question) if whole is None else whole
+    return place == position and not (reason and names_another(reason, position, choices))

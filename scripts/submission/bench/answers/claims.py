@@ -232,7 +232,8 @@ def without_context(text: str, question: str) -> str:
     """
     if match := CONTEXT.search(text):
         said, asked = (set(re.findall(r"\w+", t.lower())) for t in (match[0], question))
-        if match.start() and said - asked <= JOINING | RELATING:
+        compared = re.match(r" than \d", match[0])  # 36 more than 240
+        if match.start() and said - asked <= JOINING | RELATING and not compared:
             return text[: match.start()]
     return text
 
@@ -251,7 +252,7 @@ def read_claim(text: str, question: str = "") -> Reading | None:
     while match := NAME.match(text):
         if (OPERATORS | HEDGES | NEGATIONS) & set(words_of(match[0])):
             return read_result(text, question) if FUNCTION.match(text) else None
-        text = text[match.end() :]
+        text = re.sub(r"^\d?[a-zπ](?:\^\d)?[a-z]? ?= ?", "", text[match.end() :])  # d = 2r = 20
     if label := LABELLED.match(text):
         named = words_of(label[0])
         if len(named) <= 4 and not (NO_UNITS | OPERATORS | NO_LABELS) & set(named):
@@ -325,6 +326,8 @@ DENYING = frozenset("no not never isn't aren't wasn't weren't don't doesn't didn
 BORNE = frozenset(
     "least most over under below half double twice triple times if minus plus after before".split()
 )
+NUMBERED = frozenset("problem page question chapter figure exercise section table line row".split())
+VERB_BEHIND = re.compile(r" \w+ (?:must|should|need|have|were|are|will)\b")
 OF_ANSWERS = frozenset("answer right correct true solution".split())
 
 
@@ -339,9 +342,14 @@ def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
         asked = set(re.findall(r"\d+", question))
         said = [re.search(r"[\w,.]+", text[start:])[0].strip(".,") for start, _ in found]
         found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
-    if len(found) > 1 and (noun := re.search(r"\bhow many (\w{3,})", question.lower())):
-        found = [pair for pair in found if pair[1].rest.lower().startswith(f" {noun[1]}")]
-    return found
+    noun = re.search(r"\bhow many (\w{3,})", question.lower())
+    if len(found) < 2 or not noun:
+        return found
+    counted = [(start, r) for start, r in found if r.rest.lower().startswith(f" {noun[1]}")]
+    for of in (words_of(pair[1].rest)[:1] for pair in found if pair not in counted):
+        if of and re.search(rf"\d (?:\w+ )?{of[0]}\b", question):
+            return []  # with 6 books, where 5 are told of
+    return counted
 
 
 def says_again(words: Sequence[str], asked: Set[str]) -> bool:
@@ -374,7 +382,15 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         or OTHER_SUBJECT.search(text)
         or re.search(r"[<>≤≥≠~≈±\\]", lead)
         or (":" in lead and (NO_LABELS & set(before) or lead.strip()[-1] != ":" or after))
-        or not (before or {"more", "fewer", "less"} & set(after) or says_again(after, asked))
+        or not (
+            before
+            or {"more", "fewer", "less"} & set(after)
+            or says_again(after, asked)
+            or (VERB_BEHIND.match(rest) and {*after[:1]} & asked and len(SAID.findall(text)) == 1)
+        )
+        or re.search(r"\bthan \d", rest)
+        or NUMBERED & {*before[-1:]} - asked
+        or DENYING & {*words_of(text[:start])} - asked
         or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
         or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
         or (CHANGES - (asked & BORNE) | DENYING) & set(near)
@@ -435,10 +451,12 @@ def for_another(text: str, question: str) -> bool:
 BASES = {"binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}
 ROUNDED = re.compile(r"\b(?:round|nearest|approximat|estimate|decimal place|significant)", re.I)
 AN_EXAMPLE = re.compile(
-    r"\b(?:such as|for (?:example|instance)|e\.g\.|including),? \S?\d\S*(?: \w+)?\W*$",
+    r"^for (?:example|instance)\b"
+    r"|\b(?:such as|for (?:example|instance)|e\.g\.|including),? \S?\d\S*(?: \w+)?\W*$",
     re.IGNORECASE,
 )
 ABOUT = re.compile(r"^(?:[^=\d]{0,12}≈|~|about|approximately|roughly) ?", re.IGNORECASE)
+BECAUSE = re.compile(r",? (?:because|since) ")
 QUOTIENT = re.compile(r"^\d+,? ?(?:R|with (?:a )?remainder(?: of)?|remainder) ?(?=\d+$)", re.I)
 DATE = re.compile(r"^(?:on |in )?[A-Z][a-z]+ \d{1,2}(?:st|nd|rd|th)?,? (?=\d{4}$)")
 TIME_ASKED = re.compile(r"\b(?:what time|when|what hour|o'clock)\b", re.IGNORECASE)
@@ -473,10 +491,20 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
         text = re.sub(rf"(?<=\d) {noun[1]}\b", "", text)
     if base := re.findall(rf"\b(?:to|in) (?:base )?({'|'.join(BASES)})\b", question.lower()):
         text = re.sub(rf"_\{{?{BASES[base[-1]]}\}}?(?!\d)| \(base {BASES[base[-1]]}\)", "", text)
-    text = re.sub(r" ?\\pmod ?\{?\d+\}?", "", text).replace("\\equiv", "=")
+    text = re.sub(r" ?(?:\\pmod ?\{?\d+\}?|\(mod \d+\))", "", text)
+    text = re.sub(r"\\equiv|≡", "=", text)
+    if "next" in question and (listed := re.fullmatch(r"((?:-?\d+, ){2,})(-?\d+)", text)):
+        text = listed[2] if listed[1] in question + "," else text  # 2, 6, 18, 54, 162
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):
             return reading
+    said, because, why = BECAUSE.sub("\0", text, count=1).partition("\0")
+    if because and (reading := number_in_sentence(said, question)):
+        measure = measure_of(reading)
+        return reading if explains(f"because {why}", reading.value, measure, question) else None
+    said, colon, parts = text.partition(":")  # "63 km in total: 18 on Monday, 36 ..., and 9 ..."
+    if colon and (reading := number_in_sentence(said, question)):
+        return reading if sum(map(int, re.findall(r"\d+", parts))) == reading.value else None
     return number_in_sentence(conclusion(text), question)
 
 

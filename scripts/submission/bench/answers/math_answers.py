@@ -118,13 +118,13 @@ def squeeze(formula: str) -> str:
     return re.sub(r"[\s{}]|\\cdot", "", plain_text(formula))
 
 
-def strip_formula(answer: str) -> str:
+def strip_formula(answer: str, question: str = "") -> str:
     r"""The formula of an answer: without dressing, unit, reason and the rounded value behind ≈.
 
     >>> strip_formula(r"The area is $9\pi \approx 28.3$."), strip_formula(r"2\sqrt{3} \text{ cm}")
     ('9\\pi', '2\\sqrt{3}')
     """
-    text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))))
+    text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))), question)
     text = re.sub(r"^[A-Z][a-z]+(?: [a-z]+)?: ", "", text)
     text = re.sub(
         r"^The (?!.*\b(?:not|never|near)\b)[a-z ]+ (?:at|in)(?: the point)? (?=\()",
@@ -282,7 +282,7 @@ def check_formula(gold: str, answer: str, question: str = "") -> bool | None:
     lines = [line.partition("=")[0].strip() for line in answer.strip().split("\n")]
     if len(lines) > 1 and len(set(lines)) < len(lines):
         return False  # y = 2x, and y = 3x
-    claimed, unit = strip_formula(answer), unit_behind(strip_dressing(answer, latex_text))
+    claimed, unit = strip_formula(answer, question), unit_behind(strip_dressing(answer, latex_text))
     told = (unit[1] or unit[2]) + re.sub(r"[{}]", "", unit[3] or "") if unit else ""
     if measure := measure_at(told):
         asked = asked_measures(plain_text(question), measure.kind)

@@ -89,7 +89,7 @@ SIDE = re.compile(r"(?:the |a )?(discount|tax|tip|interest|deposit|fee) (?:is|wa
 COLOUR_WORDS = frozenset(
     "red blue green yellow purple white black orange brown pink gray grey".split()
 )
-DIRECTED = frozenset("off less fewer too alone".split())
+DIRECTED = frozenset("off less fewer too alone late early".split())
 
 
 def measure_at(text: str) -> Measure | None:

@@ -258,7 +258,7 @@ def does_it(text: str, question: str, domain: str) -> float:
     if domain == "creative":
         share = (sum(word in ABOUT_TEXTS for word in words) - 1) / max(1, len(words))
         return ramp(share, 0.06, 0.02) * 0.5**talk * (talk < 3)
-    if "question" not in question:  # questions in place of an answer
+    if "question" not in question and domain != "ideation":  # questions in place of an answer
         talk += 2 * (2 * text.count("?") > len(re.findall(r"[.!?](?:\s|$)", text)) > 1)
     return 0.5**talk * (talk < 3)
 
@@ -320,6 +320,7 @@ BANDS = {  # words: from, to; past twice the second the length pays nothing
 }  # fmt: skip
 ASKED = (
     (r"\bhaiku\b", (9, 17)),
+    (r"\b(?:names|slogans|taglines|mottos|headlines|titles|hashtags)\b", (4, 120)),
     (r"\b(?:epitaph|inscription|proverb|riddle|text message|fortune cookie)s?\b", (10, 40)),
     (r"\b(?:a|an|one)(?: \w+)? (?:slogan|tagline|motto|headline|title|name|caption)\b", (3, 25)),
     (r"\b(?:two|2|single|one)[- ](?:line|sentence)s?\b|\bcouplet\b|\btweet\b", (8, 45)),
@@ -358,7 +359,10 @@ def natural(count: int, band: tuple[int, int]) -> float:
 
 
 FACT, FACT_BAND = 10, (1, 25)  # words of a reference that is a fact; of prose beside it
-EXPLAINS = re.compile(r"\b(?:why|explain|describe|discuss|how (?!many|much|old|far|long|tall|big))")
+EXPLAINS = re.compile(
+    r"\b(?:why|explain|describe|discuss|compare|differences?|(?:dis)?advantages?|benefits|reasons"
+    r"|causes|effects|how (?!many|much|old|far|long|tall|big))"
+)
 HEDGE = re.compile(r"\b(?:or|perhaps|maybe|possibly|either|others|some would)\b")
 
 

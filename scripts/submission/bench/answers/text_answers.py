@@ -22,6 +22,7 @@ from submission.bench.answers.answer_text import (
     conclusion,
     plain_text,
     undress,
+    without_passage,
     words_of,
 )
 from submission.bench.answers.measures import in_measure, measure_of, quantity_at
@@ -222,7 +223,7 @@ def split_reason(text: str) -> tuple[str, str]:
     match = re.search(
         r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)"
         r"|[,;] (?=(?:as|which (?:is|was))\s)(?!which is (?:option|choice|answer|letter)\b)"
-        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in \d{4}$|from the )"
+        r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in (?:[A-Z]\w+ )?\d{4}$|from the )"
         r"|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
         text, re.IGNORECASE,
     )  # fmt: skip
@@ -272,6 +273,7 @@ def check_text(
     >>> check_text("United States", "the U.S.", aliases=("USA", "US"))
     True
     """
+    question = without_passage(question)
     golds = [plain_text(name) for name in (gold, *aliases) if normalise(name)]
     if not normalise(gold):
         return None
@@ -337,7 +339,9 @@ def check_text(
     if label and set(words_of(label[1])) <= asked:
         head = label[2]
     left, equals, right = (part.strip() for part in head.partition("="))
-    claim = right if equals and left and left.lower() in question.lower() else conclusion(head)
+    known = set(re.findall(r"\d+", left)) <= set(re.findall(r"\d+", question))
+    told = left.lower() in question.lower() or (known and re.search(r"\d", left))
+    claim = right if equals and left and told else conclusion(head)
     years = re.findall(r"\b\d{4}\b", claim)
     if (
         "year" in question.lower()

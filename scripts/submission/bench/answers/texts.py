@@ -120,7 +120,7 @@ def is_sentence(words: Sequence[str]) -> bool:
     kinds = "".join(["s" if word in SMALL_WORDS else "t" for word in words])
     clashes = sum(pair in CLASHES for pair in itertools.pairwise(words))
     return (
-        0.15 <= kinds.count("s") / len(words) <= 0.8
+        0.15 <= kinds.count("s") / len(words) <= (0.8 if len(words) > 9 else 0.9)
         and words[-1] not in NEVER_LAST
         and "sssssssss" not in kinds
         and "ttttttttt" not in kinds
