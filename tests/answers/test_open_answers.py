@@ -239,3 +239,40 @@ def test_another_name_is_not_taken_for_the_one_wanted_however_near():
     question, reference = o.read_text("Which two countries share it?"), o.read_text("Haiti, Cuba")
     near, said = o.Alike(reference=0.8), "Peru and Chile"
     assert o.names_fact(o.read_text(said), reference, question, near, said) == 0.0
+
+
+SORTING = Example(
+    "Classify each as a root or a leaf vegetable: carrot, spinach, beet, kale.",
+    "Root: carrot, beet. Leaf: spinach, kale.",
+    "open",
+)
+SORTS = "A carrot and a beet grow under the ground, spinach and kale are leaves on a stalk."
+
+
+def test_a_sorting_is_worth_what_it_puts_together():
+    good = score(
+        "Root vegetables: carrot and beet. Leaf vegetables: spinach and kale.", SORTS, SORTING
+    )
+    said = score(
+        "Carrot is a root, beet is a root, spinach is a leaf, kale is a leaf.", SORTS, SORTING
+    )
+    assert min(good, said) > 0.3
+    for wrong in (
+        "Root: spinach, kale. Leaf: carrot, beet.",
+        "Root: carrot, spinach, beet, kale. Leaf: carrot, spinach, beet, kale.",
+        "Carrot is a root.",
+        SORTING.question,
+    ):
+        assert score(wrong, SORTS, SORTING) < 0.5 * min(good, said), wrong
+
+
+def test_who_explains_may_say_more_than_a_short_reference():
+    row = Example("What are the advantages of bicycles?", "Cheap, quiet, healthy", "open")
+    trace = (
+        "Bicycles cost little, make no noise, and their riders move. I name all three, with why."
+    )
+    told = (
+        "Bicycles are cheap to buy and need no fuel, so many people can have one. They make no "
+        "noise and no fumes. And whoever rides one to work gets an hour of exercise a day for free."
+    )
+    assert score(told, trace, row) > score("They are nice.", trace, row) + 0.2

@@ -139,7 +139,7 @@ def plain_text(text: str) -> str:
 
 LABEL = re.compile(
     r"(?:#+ ?|[•→⇒∴=]>? ?|[-=]+> ?|\\therefore )?"
-    r"(?:(?:the|my|our|your|final|correct|right|short|best|numerical|sorted) ){0,4}"
+    r"(?:(?:the|my|our|your|final|correct|right|short|best|numerical|sorted|selected) ){0,4}"
     r"(?:(?:answer|ans|result|total|sum|solution|conclusion|output|value|response|choice|option"
     r"|verdict|difference|product|quotient|sorted|order|list|sequence|words?) ?"
     r"(?:[:=→—–]|->|=>)+\s*"
@@ -166,7 +166,8 @@ HANDED_OVER = (
 )
 SENTENCE = re.compile(
     rf"{SUBJECT}(?:is|are|was|were|(?:would|must|should|will) be|equals?"
-    rf"|(?:comes|amounts|adds up|add up|simplifies|reduces|evaluates) to){HANDED_OVER}",
+    r"|(?:comes|amounts|adds up|add up|simplifies|reduces|evaluates) to|factors as"
+    rf"|has (?:an? )?(?:length|value|area|volume)(?: of)?){HANDED_OVER}",
     re.IGNORECASE,
 )
 # "The square of the answer is 42", "The worst choice is A": about something else.
@@ -223,6 +224,14 @@ def unwrap(text: str) -> str:
     return text
 
 
+ANSWER_LABEL = re.compile(r"\banswer\b", re.IGNORECASE)
+ANSWER_LAST = re.compile(  # behind the work, in a line or a sentence of its own
+    r".{6,}(?:[.!?]|\n)\s*((?:so|therefore|thus)?,? ?(?:the )?(?:final |correct )?"
+    r"answer(?: is|:) ?[^\n]{1,80})",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def undress(answer: str, clean: Callable[[str], str] = plain_text) -> str:
     """Without mark-up, label, connective and final stop; the sentence, if any, stays.
 
@@ -231,6 +240,9 @@ def undress(answer: str, clean: Callable[[str], str] = plain_text) -> str:
     """
     text, before = clean(answer[:LONGEST_ANSWER]), None
     text = unwrap(text if len(text) <= 2 * LONGEST_ANSWER else "")  # one sign may stand for many
+    if len(ANSWER_LABEL.findall(text)) == 1 and (told := ANSWER_LAST.fullmatch(text)):
+        text = told[1]
+    text = re.sub(r"^(?:since|because) [^,\n]{3,80}, (?=\S)", "", text, flags=re.IGNORECASE)
     while text != before:
         before = text
         for opening in (LABEL, CONNECTIVE, ARROW):
@@ -303,7 +315,8 @@ def beside_question(text: str, question: str) -> str:
     stems = {stem_of(w) for w in asked if w not in JOINING}
     kinds = [w in JOINING or w in TELLING or (stem_of(w) in stems and "asked") for w in words]
     for i, word in enumerate(words[:-1]):
-        if words[i + 1] == "by" and word.endswith(("ed", "en", "n")):
+        passive = {"is", "are", "was", "were"} & {*words[:i]} or word.endswith(("ed", "en", "n"))
+        if words[i + 1] == "by" and passive:
             kinds[i] = "asked"  # "was written by"
         told = kinds[i - 1 : i] == ["asked"] and {"is", "are", "was", "were"} & set(words[:i])
         if told and not kinds[i] and words[i + 1] in ("of", "in"):

@@ -27,6 +27,7 @@ TRUTH = dict.fromkeys("yes yeah yep true correct y".split(), True)
 TRUTH |= dict.fromkeys("no nope nah false incorrect n".split(), False)
 SAID_FIRST = re.compile(
     r"(?:(?:definitely|certainly|absolutely|clearly|indeed|of course|obviously),? )?"
+    r"(?:(?:based on|according to) [^,]{1,40}, )?"
     rf"(?P<said>{'|'.join(TRUTH)})\b(?!-\w)(?P<rest>.*)",
     re.DOTALL,
 )
@@ -70,7 +71,7 @@ AFTER_NOT = frozenset(
 SHORT_YES = re.compile(
     r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:is|are|was|were|am|do|does|did|can|could"
     r"|will|would|has|have|had|should|may|must)"
-    r"(?: (?:indeed|too|so|now|right|possible|not false|not wrong|not untrue))?|that's right"
+    r"(?: (?:be|indeed|too|so|now|right|possible|not false|not wrong|not untrue))?|that's right"
 )
 DENIED = re.compile(r"(?:it|he|she|they|you|we|i|this|that|there|one) (?:\w+n't|cannot|\w+ not)")
 SHORT_NO = re.compile(
@@ -191,7 +192,9 @@ def repeats_question(clause: str, question: str, whole: bool = False) -> bool | 
     words, asked = SPOKEN.findall(clause), SPOKEN.findall(sentence)
     topic, said, known = [root(word) for word in asked if word not in QUIET | ORDERED], [], []
     reason = words[:1] in (["because"], ["since"], ["as"], ["due"])
-    words, turned = words[reason:], is_negated(words) + is_negated(asked)
+    words = words[reason:]
+    plain = [w for w in words if w in asked or not OPPOSITES.get(root(w), set()) & set(asked)]
+    turned = is_negated(plain) + is_negated(asked)
     counted = any(word in NAMED or word.isdigit() for word in asked)
     quiet = QUIET - {"one"} if counted else QUIET
     for word in words:
@@ -278,6 +281,8 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
     (False, True)
     """
     dressed = undress(text).lower()
+    dressed = re.sub(r"^that(?:'s| is) (?:right|correct|true)\b(?=[,.;])", "yes", dressed)
+    dressed = re.sub(r"^(?:of course|absolutely|certainly)(?=[,;:.!] (?!yes|no))", "yes", dressed)
     if "?" in dressed or compares_wrongly(dressed):
         return None
     if SAYS_NO.fullmatch(dressed) or SAYS_YES.fullmatch(dressed):
@@ -294,7 +299,8 @@ def parse_boolean(text: str, question: str = "") -> bool | None:
             return None
         if SHORT_YES.fullmatch(dressed) or DENIED.fullmatch(dressed):
             return SHORT_YES.fullmatch(dressed) is not None
-        return repeats_question(dressed, question, whole=True)
+        said = re.sub(r" (?:since|because) .*| ?\([^()]*\)$", "", dressed, flags=re.DOTALL)
+        return repeats_question(said, question, whole=True)
     value, rest = TRUTH[match["said"]], VERDICT.sub("", match["rest"])
     words = words_of(rest)
     if rest.startswith(" that ") and (inner := parse_boolean(rest[6:], question)) is not None:

@@ -42,7 +42,7 @@ LETTER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 LETTER_LAST = re.compile(
-    r"(?P<text>.+?),? ?[(\[](?:option |choice )?(?P<letter>[A-Za-z])[)\]]",
+    r"(?P<text>.+?)(?:,? ?[(\[](?:option |choice )?|: (?=.$))(?P<letter>[A-Za-z])[)\]]?",
     re.IGNORECASE | re.DOTALL,
 )
 LETTER_IN_THE_END = re.compile(
@@ -72,7 +72,7 @@ VERB = re.compile(
 
 DOING = frozenset(  # what may stand beside a choice and its question's words
     "give given use used take taken start try choose administer prescribe perform should would "
-    "means mean same word term called".split()
+    "means mean same word term called you'd they'd".split()
 )
 ARTICLE = re.compile(r"^(?:an? )?pair of |\b(?:the|an?) |^to ", re.IGNORECASE)
 
@@ -84,6 +84,11 @@ def bare(text: str) -> str:
     ('gloves', 'run')
     """
     return normalise(ARTICLE.sub("", text))
+
+
+def stems_of(text: str) -> set[str]:
+    """The stems of a text's words that say something."""
+    return {stem_of(word) for word in words_of(text)} - JOINING
 
 
 def same_quantity(text: str, choice: str) -> bool:
@@ -277,9 +282,11 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
         said = find_choice(last["text"], choices)
         if said is None and not LABELS.search(last["text"]):
             said = choice_in_sentence(last["text"], choices, question)
-            words = f" {bare(last['text'])} "
-            named = [i for i, choice in enumerate(choices) if f" {bare(choice)} " in words]
-            said = named[0] if said is None and len(named) == 1 else said
+        if said is None:  # in other words, which are more this choice's than another's
+            shared = [len(stems_of(last["text"]) & stems_of(choice)) for choice in choices]
+            sure = not (HEDGES | NEGATIONS) & {*words_of(last["text"])} - {*words_of(question)}
+            most = max(shared)
+            said = shared.index(most) if sure and shared.count(most) == 1 and most else None
         if said is not None:
             return said if said == labelled else -1
     place, letter = find_choice(text, choices), LETTER.fullmatch(text)

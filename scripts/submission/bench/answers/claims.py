@@ -83,6 +83,7 @@ def arithmetic(text: str) -> Fraction | None:
         text = re.sub(rf"(?<=[\d)% ]){word}(?=[\d( ])", sign, text)
     if NO_UNITS & set(words_of(text)) or len(text) > 100:
         return None
+    text = re.sub(r"(?<=\d) ?[a-z]+\^[23]\b", "", text)  # 10 m^2
     text = re.sub(r"(?<=\d),(?=\d{3})|(?:/ ?)?[^\W\d_]+", "", text).translate(ARITHMETIC_SIGNS)
     text = re.sub(r"(\d[\d.]*) ?%", r"(\1/100)", text).strip(" ,.")
     if not re.fullmatch(r"[\d\s.+*/()-]+", text):
@@ -192,7 +193,7 @@ def explains(
     if re.fullmatch(r"(?:[\d, ]|and )+", text) and len(re.findall(r"\d+", text)) == value:
         return True  # 3 (2, 4, 6)
     if not reason:
-        said = SAID.findall(text)
+        said = SAID.findall(re.sub(r"\b(?:by|out of|per|from) \d+", "", text))
     elif words & CALLED or len(words) < 3:
         said = SAID.findall(text) + ["?"] * bool(words & NUMBER_WORDS)
     else:
@@ -339,7 +340,7 @@ def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
         if reading and (not found or match.start() >= len(text) - len(found[-1][1].rest.lstrip())):
             found.append((match.start(), reading))
     if len(found) > 1:
-        asked = set(re.findall(r"\d+", question))
+        asked = set(re.findall(r"\d+|\d[\d,.]*\d", question)) | set(re.findall(r"\d+", question))
         said = [re.search(r"[\w,.]+", text[start:])[0].strip(".,") for start, _ in found]
         found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
     noun = re.search(r"\bhow many (\w{3,})", question.lower())
@@ -370,7 +371,8 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
     if len(found) != 1 or len(text) > 300 or set("=?\n") & set(text):
         return None
     (start, reading), asked = found[0], set(words_of(question))
-    lead, rest = TO_VERB.sub("", text[:start]), reading.rest.replace("left over", "")
+    lead = re.sub(r"\bmakes? up ", "is ", TO_VERB.sub("", text[:start]))
+    rest = reading.rest.replace("left over", "")
     before, after = words_of(lead), words_of(RELATIVE.sub("", rest))
     borne = asked & (DENYING | BORNE | NUMBER_WORDS) if not OF_ANSWERS & set(after) else set()
     near = before[-1:] if before[-1:] in (["is"], ["was"], ["equals"]) else before[-2:]
@@ -391,7 +393,7 @@ def number_in_sentence(text: str, question: str) -> Reading | None:
         or re.search(r"\bthan \d", rest)
         or NUMBERED & {*before[-1:]} - asked
         or DENYING & {*words_of(text[:start])} - asked
-        or (NO_UNITS - borne - {"more", "than", "is", "was", "be"}) & set(after[:2])
+        or (NO_UNITS - borne - {"more", "than", "is", "was", "be", "between"}) & set(after[:2])
         or ((HEDGES | NEGATIONS | TAKE_BACK) - borne) & {*before, *after}
         or (CHANGES - (asked & BORNE) | DENYING) & set(near)
         or (OPERATORS - BESIDES - borne) & set(before)
@@ -480,7 +482,15 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     if steps and all("=" in line for line in (*steps, last)):  # 3x = 27, x = 9
         name = last.partition("=")[0].strip()
         text = text if any(line.partition("=")[0].strip() == name for line in steps) else last
-    text = ABOUT.sub("", text) if ROUNDED.search(question) else text
+    elif steps and (result := re.search(r"= ?([^=]+)$", steps[-1])):
+        worked, told = quantity_at(result[1]), number_in_sentence(last, question)
+        if worked and told and worked.value == told.value:  # 48 - 9 = 39. She has 39 left.
+            return told
+    elif steps and (named := re.fullmatch(r"(?:The )?(\w+) (?:=|is) \S+", last)):
+        text = last if named[1].lower() in words_of(question) else text  # Median = 7
+    if ROUNDED.search(question):
+        text = re.sub(r"^[^≈]*=[^≈]*≈ ?|\b(?:about|approximately|roughly) (?=\d)", "", text)
+        text = ABOUT.sub("", text)
     text = re.sub(
         r"^half of (\d+)(?: \w+)? (?:is|equals) ", r"\1 / 2 = ", text, flags=re.IGNORECASE
     )
@@ -504,7 +514,8 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
         return reading if explains(f"because {why}", reading.value, measure, question) else None
     said, colon, parts = text.partition(":")  # "63 km in total: 18 on Monday, 36 ..., and 9 ..."
     if colon and (reading := number_in_sentence(said, question)):
-        return reading if sum(map(int, re.findall(r"\d+", parts))) == reading.value else None
+        numbers = re.findall(r"\d+", parts)  # or "six: 11, 13, 17, 19, 23 and 29"
+        return reading if reading.value in (sum(map(int, numbers)), len(numbers)) else None
     return number_in_sentence(conclusion(text), question)
 
 

@@ -23,6 +23,7 @@ from submission.bench.answers.answer_text import (
     plain_text,
     strip_dressing,
     undress,
+    words_of,
 )
 from submission.bench.answers.claims import is_unit
 from submission.bench.answers.measures import asked_measures, measure_at
@@ -124,8 +125,12 @@ def strip_formula(answer: str, question: str = "") -> str:
     >>> strip_formula(r"The area is $9\pi \approx 28.3$."), strip_formula(r"2\sqrt{3} \text{ cm}")
     ('9\\pi', '2\\sqrt{3}')
     """
+    boxed = re.fullmatch(r"(.*)\\boxed\{(.*)\}[.$ ]*", answer.strip(), re.DOTALL)
+    if boxed and not (HEDGES | NEGATIONS) & set(words_of(boxed[1])):
+        answer = boxed[2]
+    answer = re.split(r"(?<=[\w)$])\. (?=[A-Z][a-z])", answer)[-1]  # the last sentence
     text = after_lead_in(conclusion(VERDICT.sub("", undress(answer, latex_text))), question)
-    text = re.sub(r"^[A-Z][a-z]+(?: [a-z]+)?: ", "", text)
+    text = re.sub(r"^[A-Z][a-z]+(?: [A-Za-z]+)?: ", "", text)
     text = re.sub(
         r"^The (?!.*\b(?:not|never|near)\b)[a-z ]+ (?:at|in)(?: the point)? (?=\()",
         "",
@@ -212,7 +217,7 @@ UNDONE = re.compile(
     r"\\(?:int|sum|prod|lim)(?![A-Za-z])|\\frac\{d\}|\bd/d[a-z]\b"
     r"|\d(?: ?[A-Za-z\\{}]+)? ?\\(?:cdot|times) ?(?:\\frac|\d)|\\(?:sin|cos|tan|log|ln)(?![A-Za-z])"
     r"|(?<![\w}^])\d+\^\{?\d|\d ?\\cdot ?\\pi ?/ ?\d"
-    r"|(?<![\^_\d.])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
+    r"|(?<![\^_\d./])\d[\d.]* ?(?:[-+*÷]|\\cdot|\\times) ?\d+(?![\d.]|\^| ?[A-Za-z(\\])"
 )
 
 

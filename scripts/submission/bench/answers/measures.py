@@ -17,8 +17,10 @@ money: cent 1 ¢ penny pennies, dollar 100 $ usd buck, euro 0 € eur, pence 0, 
 money: yen 0 ¥, rupee 0 ₹
 length: mm 1 millimetre millimeter, cm 10 centimetre centimeter, m 1000 metre meter
 length: km 1000000 kilometre kilometer, inch 0 inches, foot 0 feet ft, yard 0, mile 0
-mass: mg 1 milligram, g 1000 gram, kg 1000000 kilogram, ounce 0 oz, pound 0 lb, tonne 0 ton
-time: millisecond 0 ms, second 1 sec s, minute 60 min, hour 3600 hr h, day 86400, week 604800
+mass: microgram 0 mcg, mg 1 milligram, g 1000 gram, kg 1000000 kilogram
+mass: ounce 0 oz, pound 0 lb, tonne 0 ton
+time: microsecond 0, millisecond 0 ms, second 1 sec s, minute 60 min, hour 3600 hr h
+time: day 86400, week 604800
 time: month 0, year 0, decade 0, century 0 centuries
 volume: ml 1 millilitre milliliter, cl 10, dl 100, l 1000 litre liter, kl 1000000
 volume: cup 0, pint 0, quart 0, gallon 0, teaspoon 0, tablespoon 0, spoon 0
@@ -67,6 +69,7 @@ PERCENT_ASKED = re.compile(
 )
 
 
+SHARE_ASKED = re.compile(r"\bwhat (?:fraction|proportion|probability)\b", re.IGNORECASE)
 ENDING = re.compile(r"(?:ies?|y|e?s)$")  # candy, candies
 ANGLES = re.compile(r"°|\b(?:angle|degree|temperature|rotat|arc|turn|bearing)", re.IGNORECASE)
 DEGREES = ((re.compile(r"^(?:degrees? |°)(?:celsius|c)\b", re.I), "°C"),)
@@ -278,7 +281,7 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
     if named and measure and named.kind != measure.kind and not per:
         return False  # 91 hours, where dollars are asked
     degrees = claim.rest.startswith("°") and not ANGLES.search(question)
-    if degrees or ("each" in told and not per and not RATE.search(part)):
+    if degrees or ("each" in behind and not per and not RATE.search(part)):
         return False
     counted = claim.rest.startswith(" times") or (measure and measure.kind != "angle" and not per)
     if PERCENT_ASKED.search(part) and counted and claim.scale != "percent":
@@ -288,6 +291,8 @@ def in_asked_measure(claim: Reading, gold: Reading, question: str) -> bool:
         return False  # 25 students
     if counts_another(claim, question):
         return False
+    if measure and not (own or whole) and SHARE_ASKED.search(part):
+        return False  # 1/8 hours
     if measure is None:
         return True
     asked = (

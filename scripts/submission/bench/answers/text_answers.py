@@ -37,6 +37,7 @@ def normalise(text: str) -> str:
     """
     text = unicodedata.normalize("NFKD", plain_text(text).casefold())
     text = "".join(c for c in text if not unicodedata.combining(c))
+    text = re.sub(r"^(\W*)(?:the|an?) (?=[^\W\d_])", r"\1", text)  # but "a, b" is a list
     text = re.sub(r"(?<=[a-z])_(?=\d)|(?<!\w)'(?=\w)|(?<=\w)'(?!\w)", "", text)  # H_2O, ['a']
     text = re.sub(r"\b(?:[^\W\d_]\.){2,}", lambda m: m[0].replace(".", ""), text + " ")
     text = re.sub(r"(?<=\d) (?=[°%])|[¡¿]", "", text)
@@ -45,7 +46,7 @@ def normalise(text: str) -> str:
         text = text.replace("-", "")
     text = re.sub(r"[.!,;:\s]+(?=\s|$)|[,;\"\s]+|(?<=[^\W\d_])[-–—](?=[^\W\d_])", " ", text)
     text = re.sub(r"^\s*[(\[{](.*)[)\]}]\s*$", r"\1", text.replace("&", " and ").strip())
-    return re.sub(r"^(?:the|an?) (?=[^\W\d_])", "", " ".join(text.split()))
+    return " ".join(text.split())
 
 
 # **Lists**: items between commas, arrows, "and", "then", or numbered.
@@ -113,6 +114,8 @@ WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,? )?"
 WHEN = tuple(
     re.compile(rf"(?:\b(?:on|at|the) )*{pattern}", re.IGNORECASE)
     for pattern in (
+        r"\b(?P<month>0?[1-9]|1[0-2])/(?P<day>1[3-9]|2\d|3[01])/(?P<year>\d{4})\b",
+        r"\b(?P<day>1[3-9]|2\d|3[01])/(?P<month>0?[1-9]|1[0-2])/(?P<year>\d{4})\b",
         rf"{WEEKDAY}(?:the )?{DAY}(?: day)?(?: of)? {MONTH},? (?P<year>\d{{4}})\b",
         rf"{WEEKDAY}\b{MONTH} (?:the )?{DAY},? (?P<year>\d{{4}})\b",
         rf"\b{MONTH} (?:the )?{DAY}(?P<year>)\b",
@@ -160,9 +163,10 @@ def same_moment(gold: str, claim: str, question: str) -> bool:
         return False
     if not wanted or wanted[1].strip(" .") or not said or wanted[0] != said[0]:
         return False
+    rest = re.sub(r"\d+", lambda m: "" if m[0] in question else m[0], said[1])
     extra, again = set(words_of(said[1])) - set(words_of(question)), moment(question)
     repeated = again and again[0] == said[0]
-    return not (repeated or extra & DOUBTS or len(extra) > 4 or re.search(r"[\d?]", said[1]))
+    return not (repeated or extra & DOUBTS or len(extra) > 4 or re.search(r"[\d?]", rest))
 
 
 RATIO = re.compile(r"(?<=\d) ?(?:[:∶]|to) ?(?=\d)")
@@ -222,14 +226,20 @@ def split_reason(text: str) -> tuple[str, str]:
     """
     match = re.search(
         r"[,.;:(—–-]*\s(?=\(?(?:because|since)\s)"
-        r"|[,;] (?=(?:as|which (?:is|was))\s)(?!which is (?:option|choice|answer|letter)\b)"
+        r"|[,;] (?=(?:as|due to|which (?:is|was))\s)(?!which is (?:option|choice|answer|letter)\b)"
         r"|[:;] (?=(?:it|they|he|she)\s)|, (?=in (?:[A-Z]\w+ )?\d{4}$|from the )"
-        r"|, (?=(?:the|an?) \w+ (?!and|or)\w+)",
+        r"|, (?=(?:the|an?) \w+ (?!and|or)\w+)|, (?=at \d)"
+        r"|, (?=(?:who|[a-z]{3,}ing (?:the|an?|it|about|over|in)) [^,]+$)",
         text, re.IGNORECASE,
     )  # fmt: skip
     if match is None or HEDGES & set(words_of(text[match.end() :])):
         return text, ""
     return text[: match.start()], text[match.end() :]
+
+
+ASKED_NOUN = re.compile(
+    r"\b(?:which|what) (?:is the \w+ |(?:type|kind|sort) of )?(?!is\b|are\b|was\b)(\w{3,})"
+)
 
 
 def claims_other(reason: str, head: str, question: str) -> bool:
@@ -244,7 +254,8 @@ def claims_other(reason: str, head: str, question: str) -> bool:
     said = reason.split(" ", 1)[-1].strip(" .)")
     other = beside_question(said, question) or after_lead_in(said)
     named = other != said and len(other.split()) <= 3 and normalise(other) not in normalise(head)
-    return named and other[:1].isupper() == head[:1].isupper() and not other.startswith("the ")
+    named &= not re.match("(?:the|an?) ", other)
+    return named and other[:1].isupper() == head[:1].isupper()
 
 
 def without_asked(text: str, question: str) -> str:
@@ -283,6 +294,10 @@ def check_text(
         names |= {m[1].lower() for g in golds if (m := SURNAME.fullmatch(g))} - set(
             words_of(question)
         )
+        whole = re.fullmatch(r"(\w+), (\w+)|(\w+) \w[\w.]* (\w+)", undress(answer))
+        first = whole and f"{whole[2] or whole[3]} {whole[1] or whole[4]}"  # Shelley, Mary
+        if first and normalise(first) in names:
+            return True
     if (meant := as_json(gold.strip())) is not None:
         return repr(as_json(answer.strip(" `\n"))) == repr(meant) or answer.strip() == gold.strip()
     listed = [name for name in golds if len(items(name)) > 1]
@@ -317,7 +332,9 @@ def check_text(
     if denied := re.fullmatch(r"(.+), (?:and )?(?:not|rather than|instead of) (.+)", head, re.I):
         head = head if normalise(denied[2]) in normalise(denied[1]) else denied[1]
     if twice := re.fullmatch(r"(.+?) ?\((.+)\)", head):
-        explained = re.fullmatch(r"[\d\W]+|\d+ [a-z]+|(?:the|it|they|in) .+", twice[2])
+        explained = re.fullmatch(
+            r"[\d\W]+|\d+ [a-z]+|(?:the|an?|it|they|in|near|from) .+", twice[2]
+        ) or normalise(twice[1]).startswith(normalise(twice[2]))  # crescendo (cresc.)
         for symbol, name in (twice.groups(), twice.groups()[::-1]):  # CO2 (carbon dioxide)
             if named_by(name, symbol) and matches(name):
                 return True
@@ -325,6 +342,12 @@ def check_text(
         if not (explained or again) and normalise(twice[1]) not in normalise(twice[2]):
             return {normalise(part) for part in twice.groups()} <= names
         head = twice[1]
+    if not re.search(r"\d", gold):  # painted it in the early 16th century
+        century = r"(?:\d{4}|the (?:\w+ )?\d\dth century)"
+        head = re.sub(rf" in {century}$", "", head)
+    relative = re.fullmatch(r"((?:[^\s,]+ ){1,4}?)(?<!by )(?:that|who) (\S+ \S+ \S+.*)", head)
+    if relative and 2 * len(set(words_of(relative[2])) & asked) >= len(words_of(relative[2])):
+        head = relative[1].strip()  # the heart that pumps blood
     if matches(head):
         return True
     place = re.fullmatch(r"([^,]+), ([A-Z][^,]{2,})", head)  # Paris, France
@@ -336,12 +359,13 @@ def check_text(
     ):
         head = place[1]
     label = re.fullmatch(r"([^\W\d][\w ]{0,30}): (.+)", head)
-    if label and set(words_of(label[1])) <= asked:
+    if label and set(words_of(label[1])) <= asked | {"in", "alphabetical", "order", "sorted"}:
         head = label[2]
     left, equals, right = (part.strip() for part in head.partition("="))
     known = set(re.findall(r"\d+", left)) <= set(re.findall(r"\d+", question))
     told = left.lower() in question.lower() or (known and re.search(r"\d", left))
     claim = right if equals and left and told else conclusion(head)
+    claim = re.sub(r"^it(?:'s| is) ", "", claim)
     years = re.findall(r"\b\d{4}\b", claim)
     if (
         "year" in question.lower()
@@ -350,9 +374,21 @@ def check_text(
         and re.fullmatch(r"\d{4}", gold.strip())
     ):
         return years[0] == gold.strip() and not DOUBTS & set(words_of(claim))
+    noun = ASKED_NOUN.search(question.lower())
+    kind = re.compile(rf"^{noun[1]} | {noun[1]}s?$" if noun else r"(?!)")  # Pacific, of an ocean
+    bare_names = {kind.sub("", name) for name in names}
+    last = after_lead_in(claim, question)
+    told = "," not in claim[: len(claim) - len(last)]
+    if told and any(same_items(name, last, question) for name in listed):
+        return True
+    order = re.search(rf"\b(?:\w+est|{PLACES}|last)\b", claim)
+    spoken = {kind.sub("", normalise(text)) for text in (head, claim)}
+    if spoken & bare_names and not (order and order[0] not in asked):
+        return True
     if beside := beside_question(claim, question).removeprefix("will be "):
         added = {without_asked(beside_question(name, question) or name, question) for name in golds}
-        if matches(beside) or without_asked(beside, question) in added - {""}:
+        named = kind.sub("", normalise(beside)) in bare_names or matches(beside)
+        if named or without_asked(beside, question) in added - {""}:
             return True
         number = whole_number(gold)
         if number is not None and whole_number(beside) == number and beside not in question:
