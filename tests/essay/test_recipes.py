@@ -217,7 +217,7 @@ def sample(answer, tokens=(5, 6)):
 
 def test_a_pair_has_the_right_one_first_and_a_group_gives_two_at_most():
     mixed = [sample(x) for x in ("1", "7", "2", "7", "7", "3")]
-    pairs = preferred.pairs_of([mixed, [sample("7")] * 4, [sample("1")] * 4])
+    pairs = preferred.pairs_among([mixed, [sample("7")] * 4, [sample("1")] * 4])
     assert [[s.completion.answer for s in pair] for pair in pairs] == [["7", "1"], ["7", "2"]]
 
 

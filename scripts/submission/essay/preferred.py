@@ -38,7 +38,7 @@ from submission.essay.rewards import reward_right
 Pair = tuple[Sample, Sample]  # of one prompt: the right one first
 
 
-def pairs_of(groups: Sequence[Sequence[Sample]]) -> list[Pair]:
+def pairs_among(groups: Sequence[Sequence[Sample]]) -> list[Pair]:
     """The pairs of each group: its first right and wrong completions, then its second ones."""
     found = []
     for group in groups:
@@ -122,7 +122,7 @@ def train_pairs(
     chosen = [examples[i] for i in rng.permutation(len(examples))[: settings.prompts]]
     drawn = own_samples(policy, tokenizer, session, chosen, settings.generations, reward_right)
     groups = list(drawn)
-    tokens, pairs = sum(len(s.tokens) for group in groups for s in group), pairs_of(groups)
+    tokens, pairs = sum(len(s.tokens) for group in groups for s in group), pairs_among(groups)
     print(f"pairs: {len(pairs)} of {len(groups)} prompts")
     if not pairs:
         raise ValueError("Of no prompt one completion is right and one is not: nothing to prefer.")
