@@ -36,6 +36,7 @@ from submission.bench.answers.prompts import TURN_END
 from submission.bench.policy import cluster, model, rollout, updates
 from submission.bench.rows import data, prepared
 from submission.bench.run import budget, checkpoints, run_folder, stages
+from submission.bench.run.statistics import mean_and_interval, plus_minus
 from submission.bench.settings import config
 from submission.bench.show import evaluate
 from submission.essay import grpo, profiles, rewards, sft
@@ -452,28 +453,10 @@ def results_in(out: pathlib.Path) -> dict[str, dict[int, dict[str, Any]]]:
     return found
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds and half of its 95 % interval, by Student's t.
-
-    >>> [round(x, 3) for x in mean_and_interval([0.4, 0.5, 0.6])]
-    [0.5, 0.248]
-    """
-    student = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    error = np.std(values, ddof=1) / len(values) ** 0.5
-    return float(np.mean(values)), float(student.get(len(values), 1.96) * error)
-
-
 def accuracies(found: Mapping[str, Mapping[int, dict]], name: str) -> list[float]:
     """The accuracy of a line, by seed; of the stock model, the lenient one."""
     field = "accuracy_lenient" if name == STOCK_GEMMA else "accuracy"
     return [run[field] for run in found[name].values()]
-
-
-def plus_minus(half: float) -> str:
-    """Half of an interval; nothing where there is one seed only."""
-    return "" if np.isnan(half) else f" ± {half:.3f}"
 
 
 def difference(found: Mapping[str, Mapping[int, dict]], name: str) -> str:

@@ -410,6 +410,8 @@ def real_gemma() -> str:
         ]
         return f"{sum(row[field] * row['n'] for row in rows) / sum(row['n'] for row in rows):.3f}"
 
+    gains = share("after_grpo", True) > share("after_sft", True)
+
     def told(bundled: bool) -> str:
         stock = share("stock", bundled, "accuracy_lenient")
         return f"{stock}, {share('after_sft', bundled)}, {share('after_grpo', bundled)}"
@@ -417,19 +419,23 @@ def real_gemma() -> str:
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return (
         f" Google's Gemma 3 270M (`small`, seed {seeds}; `data/small_run/`): stock, SFT, GRPO "
-        f"{told(True)} of the bundled rows, {told(False)} of public ones."
+        f"{told(True)} of the bundled rows, {told(False)} of public ones"
+        f"{'' if gains else ': GRPO gains nothing'}."
     )
 
 
-def seeds_that_gain() -> str:
-    """In how many seeds GRPO has added to the strongest warm start, by the ablations."""
+def gain_over_seeds() -> str:
+    """What GRPO adds to the strongest warm start, by the ablations."""
+    from submission.bench.run.statistics import mean_and_interval, plus_minus
+
     jobs = json.loads(ABLATIONS.read_text())
     gains = [
         jobs[f"grpo-best-{seed}"]["best"]["accuracy"] - job["sft_only_best"]["accuracy"]
         for name, job in jobs.items()
         if name == f"sft-best-{(seed := job['seed'])}"
     ]
-    return f"{sum(gain > 0 for gain in gains)} of {len(gains)} seeds gain"
+    mean, half = mean_and_interval(gains)
+    return f"over {len(gains)} seeds {mean:.3f}{plus_minus(half)}"
 
 
 def first_screen(folder: pathlib.Path) -> str:
@@ -452,10 +458,11 @@ def first_screen(folder: pathlib.Path) -> str:
         f"{results_table(results)}\n\n"
         "This is a toy Gemma of 1.2 million parameters, pre-trained for this project, on a CPU; "
         "Gemma 3 1B and 2 2B have not been run on a TPU yet. *Stock* is the model before any "
-        "training. *Accuracy* counts right answers in the exact format, *lenient* right ones in "
-        f"any; *stopped* ended by themselves. Compare {lenient:.3f} with {accuracy:.3f}; the "
-        f"last {accuracy - found['after_sft']['accuracy']:.3f} of it is GRPO's: "
-        f"{seeds_that_gain()} ([Controls](#Controls,-and-what-each-choice-is-worth))."
+        "training. *Accuracy*: right and in the exact format; *lenient*: right in any; "
+        "*stopped*: ended by itself; *tokens*: the mean. "
+        f"Compare {lenient:.3f} with {accuracy:.3f}; GRPO's part of it is "
+        f"{accuracy - found['after_sft']['accuracy']:.3f}, {gain_over_seeds()} "
+        "([Controls](#Controls,-and-what-each-choice-is-worth))."
         f"{real_gemma()}\n\n"
         f"The first held-out row, *{first['stock']['question']}* "
         f"Before: {said[0]} After: {said[1]}\n"

@@ -114,7 +114,8 @@ def main() -> int:
     parser.add_argument("--helper", help="its second model, by Tunix's name: gemma3_12b_it, say")
     parser.add_argument("--prompts", type=int, help="of an update of GRPO; default: the profile's")
     parser.add_argument("--layers", type=int, help="only so many layers: quick, for a trial")
-    parser.add_argument("--plan-from", type=pathlib.Path, metavar="FILE", help="compile nothing")
+    parser.add_argument("--plan-from", type=pathlib.Path, metavar="FILE",
+                        help="compile nothing but a recipe's second model")  # fmt: skip
     parser.add_argument("--write", action="store_true", help="with it: data/plan.json and plan.md")
     options = parser.parse_args()
     absl.logging.set_verbosity(absl.logging.ERROR)

@@ -21,8 +21,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from ablate import NUMBERS as ABLATIONS
-from ablate import mean_and_interval, plus_minus
 
+from submission.bench.run.statistics import mean_and_interval, plus_minus
 from submission.essay.recipes import CHOSEN_WHEN, RECIPES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -6,6 +6,7 @@ A trace walks through the plan, with where the robot is after each step. Which s
 is decided by a hash of it, so that no two splits share one.
 """
 
+import argparse
 import collections
 import hashlib
 import json
@@ -124,4 +125,5 @@ def main(path: pathlib.Path = DATA / "robots.jsonl") -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     main()

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from submission.bench import answers
 from submission.bench.answers import checkers
 from submission.bench.answers.prompts import Example
 from submission.essay import rewards
@@ -66,3 +67,10 @@ def test_there_are_many_cases_and_every_kind_has_right_and_wrong_ones():
 def test_no_case_is_listed_twice():
     told = collections.Counter((case["question"], case["answer"]) for case in CASES)
     assert [case for case, count in told.items() if count > 1] == []
+
+
+def test_the_notebook_says_how_many_there_are():
+    attacks = FILE.with_name("reward_hacks.jsonl").read_text(encoding="utf-8").splitlines()
+    told = " ".join(answers.__doc__.split())
+    assert f"{len(CASES):,} answers in the forms that people write" in told
+    assert f"{len(attacks):,} attacks" in told

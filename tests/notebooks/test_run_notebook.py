@@ -12,6 +12,8 @@ import nbformat
 import pytest
 import run_notebook
 
+from conftest import ROOT
+
 SHOW = "import os; print({name: os.environ.get(name) for name in %r})"
 NAMES = ["PROFILE", "RECIPE", "MINUTES", "RUN_SEED", "RESUME"]
 SCORES = {
@@ -186,3 +188,22 @@ def test_kernels_that_run_at_once_have_sockets_of_their_own(run, tmp_path, monke
     first, second = (tmp_path / "where").read_text().split()
     assert first != second
     assert not pathlib.Path(first).parent.exists()  # and nothing is left of them
+
+
+COMMANDS = [
+    path
+    for path in sorted((ROOT / "scripts").glob("*.py"))
+    if '__name__ == "__main__"' in path.read_text()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.stem)
+def test_a_command_that_is_asked_for_help_gives_it_and_does_nothing_else(command):
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "data").rglob("*")}
+    told = subprocess.run(
+        [sys.executable, command, "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("usage: ")
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "data").rglob("*")} == before

@@ -263,6 +263,14 @@ def test_others_are_added_to_sources_that_broke_off_before_there_were_enough_row
     assert read == [(location, count) for location, count in kept.items() if count]
 
 
+def test_rows_to_fall_back_on_that_did_not_travel_are_left_out(tmp_path, tokenizer, monkeypatch):
+    down(0, monkeypatch)
+    here, gone = write(tmp_path / "a.jsonl", *questions(1, 2)), Source("bundled", "not/here.jsonl")
+    with pytest.warns(UserWarning, match="glaive"):
+        mixture = data.load_mixture((FAR,), tokenizer, fallback=(gone, here), **KEEP)
+    assert [count.source.location for count in mixture.counts] == [FAR.location, here.location]
+
+
 def test_nothing_is_added_to_a_source_that_has_few_rows_and_gave_them_all(tmp_path, tokenizer):
     first, second = (write(tmp_path / f"{n}.jsonl", *questions(n)) for n in (1, 2))
     mixture = data.load_mixture((first,), tokenizer, fallback=(second,), **KEEP)

@@ -22,7 +22,7 @@
 PROFILE = ""  # "tiny", "small" or "kaggle"; empty: kaggle on a TPU, else tiny
 MODEL = ""  # "gemma3_1b_it" or "gemma2_2b_it"; empty: the profile's
 RECIPE = "warm_start_grpo"
-MINUTES = None  # a time limit, from the first cell on; None: the session's nine hours
+MINUTES = None  # a time limit, from the first cell on; None: the profile's `hours`
 RUN_SEED = 0
 RESUME = ""  # "1": go on or fail, "0": start anew; empty: go on with an unfinished run
 OUT = "outputs"
@@ -41,8 +41,8 @@ shows_tpu = bool(tpu_devices) or any(name.startswith(("TPU_", "ISTPUVM")) for na
 on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 if on_kaggle and not shows_tpu and not (PROFILE or os.environ.get("PROFILE")):
     raise RuntimeError(
-        "This session has no TPU: choose 'Settings' > 'Accelerator' > 'TPU v5e-8'. With "
-        'PROFILE = "tiny" in the cell above, the tiny Gemma is trained on what is here.'
+        "This session has no TPU: choose 'Settings' > 'Accelerator' > 'TPU v5e-8'. (The tiny Gemma "
+        'needs none, but the repository\'s folder data/ beside the notebook: PROFILE = "tiny".)'
     )
 if not shows_tpu and not on_kaggle:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX would look for a TPU at length
@@ -66,11 +66,11 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 #
 # ![One example on its way](attachment:data/pipeline.svg)
 #
-# **The idea in five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A warm start on examples (SFT) shows it one form. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. On the tiny model that finds, in two seeds of three, a way round what careful examples leave to chance: asked which of three values is right, it stops guessing a letter and gives the value.
+# **The idea.** Stock Gemma answers at once, or reasons in whatever form it likes. A warm start on examples (SFT) shows it one form. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. Asked which of three values is right, the tiny model guesses a letter after SFT. In two seeds of three GRPO finds that the value itself is paid as well.
 #
-# **The words.** LoRA freezes the model and trains two thin factors beside each weight: the *adapter*. The *policy* is the model that learns; a frozen copy, the *reference*, can hold it near. A *trace* is written reasoning, a *gold* answer the row's own. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
+# **The words.** LoRA freezes the matrices and adds to each a product of two thin ones: the *adapter*. The *policy* is the model that learns; a frozen copy, the *reference*, can hold it near. A *trace* is written reasoning, a *gold* answer the row's own. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
 #
-# **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: a format learned with a long instruction breaks without it.
+# **The prompt** is the question in Gemma's turn format and nothing else: `<start_of_turn>user↵`*question*`<end_of_turn>↵<start_of_turn>model↵`. There is no system text and no description of the tags: SFT alone shows them.
 #
 # **Evaluation** is greedy decoding of held-out rows with the judges' own sampler, before, between and after. Stock Gemma has never seen the format, so a gain counts only against its *lenient* accuracy, the format forgiven.
 #
@@ -256,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# In `flat_groups` all completions earn the same, which teaches nothing. A reward of 0 or 1, earned with probability *p*, has the variance *p*(1 − *p*): so much can a group teach. Prompts are drawn in proportion to it, measured by kind of answer, source and difficulty, never less than a tenth as often as the best. What is mastered is drawn less: so the reward below rises less than the policy learns.
+# `flat_groups` is the share of groups whose completions all earn the same, which teaches nothing. A reward of 0 or 1, earned with probability *p*, has the variance *p*(1 − *p*). Prompts are drawn by it, times their share of the mixture, in cells of kind, source and difficulty; a cell that is mastered keeps a tenth of what *p* = ½ has. What is mastered is drawn less: so the reward below rises less than the policy learns.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -288,7 +288,7 @@ for group in [g for g in read_groups(folder.groups) if any(g["advantages"])][:1]
 # %% [markdown]
 # ### Which step is submitted
 #
-# What is evaluated is what was saved: the highest step is read back, as the judges will do it. What SFT had left is compared with it on the same rows (McNemar's test), and so is a save on the way whose rewards were higher; one that is better by more than chance is saved again as the last step.
+# What is evaluated is what was saved: the highest step is read back, as the judges will do it. What SFT had left is compared with it on the same rows (McNemar's test), and so is a save on the way whose rewards were higher; one that is better by more than chance is saved again as the last step. (The rows are those shown.)
 
 # %%
 actor = folder.checkpoints / "actor"
@@ -330,7 +330,7 @@ display(HTML(samples_table(answers, samples)))
 display(Markdown(kinds_table(answers)))
 
 # %% [markdown]
-# What GRPO has won and lost against the warm start, row by row:
+# What GRPO has won and lost against the warm start, row by row. No checker reads the trace: *C 83 yes*, then *82*, is paid.
 
 # %%
 told, chosen = wins_and_losses(answers, "after_sft", "after_grpo", samples // 3)
@@ -374,9 +374,9 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** The baseline is SFT on the most careful traces, taken as far as it helps. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 77 of 79 choices end so. To be rewarded it must first be sampled, which is luck: three seeds add 0.063, −0.030 and 0.102 to 0.753, 0.752 and 0.735, on average 0.045 ± 0.168 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw. Eight thousand traces instead of 775 come to 0.793 without GRPO.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 77 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled, which is luck: three seeds add 0.063, −0.030 and 0.102 to 0.753, 0.752 and 0.735, on average 0.045 ± 0.168 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, as much as GRPO's mean, 0.792.
 #
-# **What it took.** Prompts drawn by what they can teach; and a low rank, or a low rate: an update from rewards is mostly noise. 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
+# **What was tried.** 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
 #
 # | adapter, rate | prompts drawn as the mixture is | by what they can teach |
 # |---|---|---|
@@ -384,19 +384,19 @@ unrestricted_kaggle_model = publish(
 # | rank 16, 2e-3 | \*0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
 # | rank 4, 2e-3 | | \*0.757 → 0.855, \*0.760 → 0.828, and the three above |
 #
-# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`). GRPO goes from 0.430 ± 0.011 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Four choices decide. Without a warm start, or with one whose targets end with `<end_of_turn>`, nothing is in format, and nothing is learned: 0. With `top_p=None` the completions of a group are all alike: 0.426 ± 0.033. At a tenth of the rate, as one would take without LoRA, it is 0.469 ± 0.079. Beside these and the traces, nothing moves the accuracy by more than 0.012, not even Tunix's other defaults all at once.
+# **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`). GRPO goes from 0.430 ± 0.011 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Four choices decide. Without a warm start, or with one whose targets end with `<end_of_turn>`, nothing is in format, and nothing is learned: 0. With `top_p=None` the completions of a group are all alike: 0.426 ± 0.033. At a tenth of the rate, as one would take without LoRA, it is 0.469 ± 0.079. Of the others only one can be told from chance, and it speaks against us: without the format gate, +0.011 ± 0.010. Tunix's other defaults all at once: −0.012 ± 0.037.
 #
 # ![What each choice is worth](attachment:data/ablations.png)
 #
-# **Traps in Tunix 0.1.7, not gains.** Most go without an error, and those tried above leave the score of the tiny model as it is. A test, or the compiler, shows what each does.
+# **Traps in Tunix 0.1.7, not gains.** Most go without an error; a test, or the compiler, shows what each does.
 #
 # | stock behaviour | what it costs | remedy here | known from |
 # |---|---|---|---|
-# | the adapter is trained in bfloat16 | nearly all updates round away | `with_master_weights` | test |
+# | the adapter is trained in bfloat16 | at a rate of 3e-6 fewer than 5 % of its entries move | `with_master_weights` | test |
 # | optax injects hyper-parameters in the adapter's dtype | NaN from step 1 | `injected_adamw` | test |
 # | a NaN in one pass of an update stays in their sum | no update any more | `with_emptied_sum` | test |
 # | the default KL has no gradient in expectation | β does nothing | `low_var_kl` | test |
-# | sampled tokens come without EOS; old log-probabilities at temperature 1 | no stop; biased ratios | `PolicyRollout` | test |
+# | sampled tokens come without EOS; old log-probabilities at temperature 1 | EOS is not trained; biased ratios | `PolicyRollout` | test |
 # | no seed means the same noise at every step | draws that repeat | a fresh key per call | test |
 # | the jitted step returns the base | a second copy of it | `use_adapter_only_step` | test |
 # | weights in slices; `fsdp` written into one of them | gathers in every layer and step | `make_mesh` | compiler |
@@ -406,4 +406,4 @@ unrestricted_kaggle_model = publish(
 # | the sampler makes its cache on one chip | 26 GiB for 256 rows of the 2B | `plan_memory` | compiler |
 # | the last save passes no metadata | a resumed run counts from 0 | `write_step` | test |
 #
-# **What a killed session loses**: the steps since its last save, ten minutes at most; it goes on with the same bits (52 of 52 kills, `tests/faults/`). **Limits.** No cell has run on a TPU: speed and the scores of the stock models are not claimed. What its *compiler* says of these programs can be had on any Linux machine (`scripts/preflight.py`). The score of open answers does not know what is true: it is a floor under quality. Cite as: *Gemma, show your work: SFT and GRPO with Tunix in one TPU session*, 2026, Apache-2.0.
+# **What a killed session loses**: the steps since its last save, ten minutes at most; it goes on with the same bits (52 of 52 kills, `tests/faults/`). **Limits.** No cell has run on a TPU: speed and the scores of the stock models are not claimed. What its *compiler* says of these programs can be had on any Linux machine (`scripts/preflight.py`). No checker reads a trace, and the score of open answers does not know what is true. Cite as: *Gemma, show your work: SFT and GRPO with Tunix in one TPU session*, 2026, Apache-2.0.

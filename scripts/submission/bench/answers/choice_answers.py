@@ -310,7 +310,6 @@ def read_choice(text: str, choices: tuple[str, ...], question: str = "") -> int 
                 return -1
     if place is not None:
         return place
-    head, reason = split_reason(text)
     place = find_choice(head, choices) if reason else None
     refused = place is not None and not supports(reason, place, choices, question=question)
     return -1 if refused else place

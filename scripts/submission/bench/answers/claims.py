@@ -340,7 +340,7 @@ def numbers_in(text: str, question: str) -> list[tuple[int, Reading]]:
         if reading and (not found or match.start() >= len(text) - len(found[-1][1].rest.lstrip())):
             found.append((match.start(), reading))
     if len(found) > 1:
-        asked = set(re.findall(r"\d+|\d[\d,.]*\d", question)) | set(re.findall(r"\d+", question))
+        asked = {*re.findall(r"\d+", question), *re.findall(r"\d[\d,.]*\d", question)}
         said = [re.search(r"[\w,.]+", text[start:])[0].strip(".,") for start, _ in found]
         found = [pair for pair, digits in zip(found, said, strict=True) if digits not in asked]
     noun = re.search(r"\bhow many (\w{3,})", question.lower())
@@ -508,10 +508,10 @@ def read_answer(answer: str, question: str = "") -> Reading | None:
     for claim in (after_lead_in(VERDICT.sub("", text), question), after_lead_in(conclusion(text))):
         if reading := read_claim(claim, question):
             return reading
-    said, because, why = BECAUSE.sub("\0", text, count=1).partition("\0")
-    if because and (reading := number_in_sentence(said, question)):
+    said, *why = BECAUSE.split(text, maxsplit=1)
+    if why and (reading := number_in_sentence(said, question)):
         measure = measure_of(reading)
-        return reading if explains(f"because {why}", reading.value, measure, question) else None
+        return reading if explains(f"because {why[0]}", reading.value, measure, question) else None
     said, colon, parts = text.partition(":")  # "63 km in total: 18 on Monday, 36 ..., and 9 ..."
     if colon and (reading := number_in_sentence(said, question)):
         numbers = re.findall(r"\d+", parts)  # or "six: 11, 13, 17, 19, 23 and 29"

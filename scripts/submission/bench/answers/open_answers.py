@@ -390,27 +390,46 @@ def names_fact(
     return right * brief * ramp(answer.clashes, 0.045, 0.02)
 
 
-def pairs_of(text: str) -> set[frozenset[str]]:
-    """The pairs of words that a sorting puts together: "Fruit: fig, pear. Root: beet."
+LARGEST_GROUP, MOST_PAIRS = 25, 100  # words that a sorting puts together; of a reference, pairs
+WordPairs = frozenset[frozenset[str]]
+
+
+def pairs_of(text: str, known: frozenset[str] = frozenset()) -> WordPairs | None:
+    """The pairs of words that a sorting puts together; None if that is no sorting.
 
     >>> sorted(map(sorted, pairs_of("Fruit: figs. A beet is a root.")))
     [['beet', 'root'], ['fig', 'fruit']]
     """
     groups = re.split(r"[.;\n]" if ":" in text else r"[.;,\n]|\band\b", text)
     words = [{stem(word) for word in read_text(g).words if word not in SMALL_WORDS} for g in groups]
-    return {frozenset(pair) for group in words for pair in itertools.combinations(group, 2)}
+    words = [group - known for group in words]
+    if max(map(len, words)) > LARGEST_GROUP:
+        return None
+    return frozenset(frozenset(p) for group in words for p in itertools.combinations(group, 2))
+
+
+@functools.lru_cache(maxsize=4096)  # a row's completions are measured by the same reference
+def sorting_of(reference: str) -> WordPairs:
+    """The pairs of a reference that sorts; none of any other."""
+    if len(re.findall(r"[:.;,]\s", reference)) < 2:
+        return frozenset()
+    found = pairs_of(reference[:LONGEST_TEXT]) or frozenset()
+    return found if 2 <= len(found) <= MOST_PAIRS else frozenset()
 
 
 def sorted_alike(written: str, reference: str, question: Text) -> float | None:
     """0 to 1: sorts the question's things as the reference does; None if that sorts nothing."""
-    wanted, asked = pairs_of(reference[:LONGEST_TEXT]), {stem(word) for word in question.words}
-    if len(wanted) < 2 or len(re.findall(r"[:.;,]\s", reference)) < 2 or len(wanted) > 100:
+    wanted = sorting_of(reference)
+    if not wanted:
         return None
-    if not set().union(*wanted) <= asked:
+    sorted_words, asked = frozenset().union(*wanted), {stem(word) for word in question.words}
+    if not sorted_words <= asked:
         return None
-    known = asked - set().union(*wanted)  # "string instruments", where "string" is enough
-    said = {pair for pair in pairs_of(written[:2000]) if not pair & known}
-    return ramp(2 * len(said & wanted) / max(1, len(said) + len(wanted)), 0.6, 1.0)
+    # "String instruments", where "string" is enough.
+    said = pairs_of(written[:2000], frozenset(asked - sorted_words))
+    if said is None:  # so many pairs that most are wrong
+        return 0.0
+    return ramp(2 * len(said & wanted) / (len(said) + len(wanted)), 0.6, 1.0)
 
 
 def not_copied(trace: Text, answer: Text, question: Text) -> float:
@@ -504,8 +523,9 @@ def open_parts(
             limits = (0.0, 0.45)
         parts["agreement"] = ramp(near, *limits)
     if is_fact:
-        named = names_fact(answer, reference, question, alike, completion.answer)
-        parts["names"] = named if groups is None else groups
+        parts["names"] = groups
+        if groups is None:
+            parts["names"] = names_fact(answer, reference, question, alike, completion.answer)
         parts["beside"] = 1.0 if explains else BESIDE_FACT * ramp(len(answer.words), 4, 8)
         hedged = HEDGE.search(completion.answer.lower()) and not HEDGE.search(
             example.answer.lower()

@@ -36,7 +36,7 @@ from submission.bench.answers.prompts import (
 from submission.bench.policy.hosts import gather, host_count, this_host
 from submission.bench.rows.hub import SourceDown
 from submission.bench.rows.mixture import Decontaminator, mixture_shares, question_key
-from submission.bench.rows.reading import read_source
+from submission.bench.rows.reading import is_there, read_source
 from submission.bench.settings.config import CHECK_SECONDS, Lengths, MixtureShares, Source
 from submission.bench.settings.limits import within
 
@@ -359,7 +359,8 @@ def load_mixture(
       sources: in this order; of two rows that ask the same, the first stays.
       tokenizer: the model's own.
       lengths: token limits of prompt and completion.
-      fallback: read as well if all sources have broken off before there were enough rows.
+      fallback: read as well if all sources have broken off before there were enough rows; a
+        file that is not there (the notebook travels without the repository's) is left out.
       needs_trace: drop rows without a trace, or with a target over the limit.
       minimum_kept: share of a source's rows that must be usable.
       shares: exponent, cap, and how much of the weight must be reachable.
@@ -373,7 +374,7 @@ def load_mixture(
       RuntimeError: too many sources are down.
     """
     names = [source_label(source) for source in sources]
-    fallback = [source for source in fallback if source_label(source) not in names]
+    fallback = [x for x in fallback if source_label(x) not in names and is_there(x)]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"The source {twice[0]} is in the mixture twice.")
     row_filter = RowFilter(tokenizer, lengths, needs_trace, keep_out)

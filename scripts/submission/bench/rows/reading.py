@@ -388,6 +388,15 @@ def bundled_rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, row
 
 
+def is_there(source: Source) -> bool:
+    """Is there anything to read? Of a source on the hub, only reading it can tell.
+
+    >>> is_there(Source("bundled", "no_such_rows.jsonl")), is_there(Source("gsm8k", "openai/gsm8k"))
+    (False, True)
+    """
+    return source.adapter != "bundled" or pathlib.Path(source.location).exists()
+
+
 def read_bundled(source: Source) -> Iterator[Example]:
     """The rows of a JSON-lines or parquet file, those of `source.select` only.
 
