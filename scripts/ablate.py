@@ -46,7 +46,7 @@ SFT_STEPS, GRPO_STEPS = 150, 30
 ADAPTER = config.Adapter(rank=16, alpha=32.0)
 GRPO = dict(
     steps=GRPO_STEPS, save_every=GRPO_STEPS, beta=0.02, micro_prompts=0,
-    optimizer=config.Optimizer(peak_rate=8e-4), curriculum=config.Curriculum("uniform"),
+    optimizer=config.Optimizer(peak_rate=8e-4),
 )  # fmt: skip
 NEVER = (float("inf"), float("inf"))  # a return to an earlier save would help some rows only
 NO_GUARDS = config.Guards(format_lost=NEVER, length=NEVER, entropy_lost=NEVER, kl=NEVER)
@@ -228,9 +228,9 @@ ROWS = {
         "on 600 updates, GRPO as the profile has it",
         change=as_in_profile(), warm_start="best", against="sft_only_best",
     ),
-    "best_uniform": Row(
-        "the same, with prompts as the mixture has them",
-        change=as_in_profile(curriculum=config.Curriculum("uniform")), warm_start="best",
+    "best_learnability": Row(
+        "the same, with prompts drawn by learnability",
+        change=as_in_profile(curriculum=config.Curriculum("learnability")), warm_start="best",
         against="best",
     ),
     "best_greedy": Row(

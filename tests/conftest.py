@@ -44,7 +44,6 @@ def short_run(out, **changes):
             micro_prompts=4,
             save_every=2,
             beta=0.02,
-            curriculum=config.Curriculum("uniform"),  # what is drawn hangs on nothing
         ),
         evaluation=dataclasses.replace(profiles.TINY.evaluation, rows=16, batch_size=8),
     )

@@ -219,7 +219,9 @@ def test_a_run_goes_on_from_an_earlier_one_with_fresh_rows(
 
 def test_rows_that_the_earlier_run_did_not_have_are_drawn_from_the_beginning(capsys):
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
-    sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(), 0)
+    sampler = curriculum.PromptSampler(
+        {"s": rows}, {"s": 1.0}, config.Curriculum("learnability"), 0
+    )
     state = {"draws": 9, "cells": [["t", "", 0.0, 4, 0.5]], "seed": 5}
     sampler.go_on(state)
     assert "these are drawn from the beginning" in capsys.readouterr().out
@@ -288,7 +290,9 @@ def test_micro_batches_and_two_updates_per_rollout_run(
 
 def measured(**changes):
     rows = [prompts.Example(q, "1", "number") for q in "ab"]
-    sampler = curriculum.PromptSampler({"s": rows}, {"s": 1.0}, config.Curriculum(memory=0.5), 0)
+    sampler = curriculum.PromptSampler(
+        {"s": rows}, {"s": 1.0}, config.Curriculum("learnability", memory=0.5), 0
+    )
     scorer = rewards.Scorer(config.Rewards())
     timed = types.SimpleNamespace(rollout_seconds=1.5)
     batch = {

@@ -102,5 +102,7 @@ def test_the_order_of_the_sources_does_not_matter():
     groups = {"a": rows(9, 0.1, "easy"), "b": rows(9, 0.5, "other")}
     turned = dict(reversed(groups.items()))
     shares = {"a": 0.5, "b": 0.5}
-    one, two = (curriculum.PromptSampler(g, shares, Curriculum(), 3) for g in (groups, turned))
+    one, two = (
+        curriculum.PromptSampler(g, shares, Curriculum("learnability"), 3) for g in (groups, turned)
+    )
     assert one.draw(6, 0.0) == two.draw(6, 0.0)

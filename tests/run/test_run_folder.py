@@ -152,7 +152,7 @@ def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch, n
 
 
 def test_a_run_is_rebuilt_from_what_it_wrote_down():
-    for asked in ({"PROFILE": "tiny"}, {"PROFILE": "kaggle", "RECIPE": "uniform"}):
+    for asked in ({"PROFILE": "tiny"}, {"PROFILE": "kaggle", "RECIPE": "learnability"}):
         settings = run_folder.settings_of(profiles.read_run({**asked, "RUN_SEED": "3"}, "cpu"))
         assert run_folder.settings_of(run_folder.run_of(json.loads(json.dumps(settings)))) == (
             settings

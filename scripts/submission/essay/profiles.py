@@ -193,8 +193,8 @@ PROFILES = {profile.name: profile for profile in (TINY, SMALL, KAGGLE)}
 RECIPES = {
     "warm_start_grpo": Recipe("SFT, then GRPO"),
     "worked_only": Recipe("SFT on traces in two styles, then the same GRPO", {"warm_start": "worked_only"}),
-    "uniform": Recipe("prompts as the mixture has them",
-                      {"grpo": {"curriculum": Curriculum("uniform")}}),
+    "learnability": Recipe("prompts drawn by the variance of their rewards",
+                           {"grpo": {"curriculum": Curriculum("learnability")}}),
     "phases": Recipe("easy prompts first, hard ones last", {"grpo": {"curriculum": Curriculum("phases")}}),
     "shaped": Recipe("further reward parts: trace structure, stated confidence, teacher's words",
                      {"rewards": {"extras": dict(structure=0.05, confidence=0.05, teacher=0.05)}}),

@@ -37,9 +37,8 @@ SHORT = {  # leaves room: the strongest warm start alone is the row to compare w
 LARGER = StockModel(
     "gemma3_4b_it", "gemma3", "gemma3-4b-it", handle="google/gemma-3/flax/gemma3-4b-it/1"
 )
-UNIFORM = Curriculum("uniform")  # what is learnable would be known by the gold answers
 BY_TEACHER = {"reference": "helper", "estimator": "none", "kl_loss": "mse_kl", "beta": 1.0,
-              "aggregation": "token-mean", "temperature": 1.0, "curriculum": UNIFORM}  # fmt: skip
+              "aggregation": "token-mean", "temperature": 1.0}  # fmt: skip
 FAR = {"kl": (1e9, 1e9)}  # from the teacher it is far at first
 TEACHERS = {
     "tiny": SHORT | {
@@ -61,19 +60,16 @@ JUDGES = {
         "helper": Helper(STOCK_MODELS["gemma3_tiny_it"], Adapter(rank=8, alpha=16.0), "data/judge",
                          Rubrics({"": (("Right?", 1.0),)}))},
     "kaggle": {  # the judge reads what nothing exact can check
-        "helper": Helper(LARGER, rubrics=RUBRICS), "rewards": {"right": 0.8, "length": 0.1},
-        "grpo": {"curriculum": Curriculum()}},
+        "helper": Helper(LARGER, rubrics=RUBRICS), "rewards": {"right": 0.8, "length": 0.1}},
 }  # fmt: skip
 
 
 def scored_by(part: str) -> dict[str, dict]:
     """The reward is one further part, and no gold answer is read."""
-    return {
-        "grpo": {"curriculum": UNIFORM},
-        "rewards": {**NO_GOLD, "extras": {part: 0.9}},
-    }
+    return {"rewards": {**NO_GOLD, "extras": {part: 0.9}}}
 
 
+LEARNABLE = Curriculum("learnability")
 BY_PAIRS = {
     "tiny": Pairs(prompts=512, steps=60, pairs=32, save_every=30, optimizer=Optimizer(5e-4)),
     "kaggle": Pairs(prompts=2048, steps=120, pairs=32, save_every=30, optimizer=Optimizer(1e-5)),
@@ -83,7 +79,8 @@ BY_PAIRS = {
 def by_pairs(**more: bool) -> tuple[dict, dict]:
     """What a recipe with pairs changes: everywhere, and on `kaggle`."""
     found = {name: dataclasses.replace(pairs, **more) for name, pairs in BY_PAIRS.items()}
-    return {"stages": {"pairs": found["tiny"]}}, {"kaggle": {"stages": {"pairs": found["kaggle"]}}}
+    everywhere = {"stages": {"pairs": found["tiny"]}, "grpo": {"curriculum": LEARNABLE}}
+    return everywhere, {"kaggle": {"stages": {"pairs": found["kaggle"]}}}
 
 
 # %% [markdown]
@@ -141,7 +138,7 @@ def outlined_rows(outline: str) -> dict[str, dict]:
 
 WITHOUT_SFT = {
     "sft": {"steps": 0}, "adapter": {"rank": 16, "alpha": 16.0},
-    "grpo": {"generations": 4, "temperature": 0.7, "beta": 0.04, "curriculum": UNIFORM},
+    "grpo": {"generations": 4, "temperature": 0.7, "beta": 0.04},
     "mixture": MixtureShares(temperature=0.5, cap=1.0),  # of p^0.5, as domains are in DISCO
 }  # fmt: skip
 
@@ -175,7 +172,8 @@ FOR_ROBOTS = {  # the tiny Gemma has never seen one: that takes more updates, an
     "tiny": {
         "lengths": {"completion": 100}, "adapter": {"rank": 32, "alpha": 64.0},
         "sft": {"steps": 400},  # 1,200 make .860, and GRPO nothing more
-        "grpo": {"steps": 100, "save_every": 50, "optimizer": {"peak_rate": 2e-4}}},
+        "grpo": {"steps": 100, "save_every": 50, "optimizer": {"peak_rate": 2e-4},
+                 "curriculum": LEARNABLE}},
     "kaggle": {  # 1,500 rows of 60 tokens: short sequences, and few passes
         "lengths": {"prompt": 128, "completion": 256},
         "sft": {"rows": 8, "length": 512, "shortest": 512, "epochs": 4.0}},
@@ -220,7 +218,7 @@ RECIPES.update({
         {"grpo": {"curriculum": BY_DIFFICULTY}, "rewards": ANNEALED}, EASY_TO_HARD),
     "curriculum_control": Recipe(
         "the same with prompts as the mixture has them, and weights that stay",
-        {"grpo": {"curriculum": UNIFORM}, "rewards": {**ANNEALED, "late": {}}}, EASY_TO_HARD),
+        {"rewards": {**ANNEALED, "late": {}}}, EASY_TO_HARD),
     "generalist": Recipe(
         "GRPO without SFT on all domains; a part of the tags pays a little",
         WITHOUT_SFT | {"rewards": {"partly": 0.2}}, FEW_STEPS),
@@ -234,7 +232,7 @@ RECIPES.update({
         outlined_rows(LONG_OUTLINE)),
     "scaffolded_control": Recipe(
         "the same without outline, teacher and phases",
-        {"grpo": {"curriculum": UNIFORM}}, outlined_rows("")),
+        in_profile=outlined_rows("")),
     "medical": Recipe(
         "MedQA and PubMedQA",
         in_profile=of_domain(

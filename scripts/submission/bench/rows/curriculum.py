@@ -1,11 +1,11 @@
 """Which prompts are worth a group.
 
 A group whose completions all earn the same teaches nothing. If a prompt succeeds with
-probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): that is how much there is
-to learn from it. Nobody knows *p*, but the rewards of the run itself measure it. Prompts fall into
-**cells** (source, kind of answer, difficulty), and each cell keeps a running success rate. How
-often a cell is drawn from is its share of the mixture, times a weight: what there is to learn from
-it (`learnability`), 0 or 1 by its difficulty (`phases`), or none (`uniform`).
+probability *p*, the variance of a right-or-wrong reward is *p*(1 − *p*): so much it could teach. (A
+coin's throw that nothing can teach has as much.) Nobody knows *p*, but the rewards of the run
+itself measure it. Prompts fall into **cells** (source, kind of answer, difficulty), and each cell
+keeps a running success rate. How often a cell is drawn from is its share of the mixture, times a
+weight: none (`uniform`), that variance (`learnability`), or 0 or 1 by its difficulty (`phases`).
 """
 
 import collections

@@ -144,7 +144,7 @@ class Sft:
 class Curriculum:
     """Which prompts GRPO draws."""
 
-    kind: str = "learnability"  # or uniform, or phases
+    kind: str = "uniform"  # as the mixture has them; or learnability, or phases
     floor: float = 0.1  # learnability: the least weight of a cell, against 1 at p = 1/2
     memory: float = 0.98  # what a running success rate keeps at each completion
     borders: tuple[float, float] = (1 / 3, 2 / 3)  # phases: of the stage, where harder rows come in
