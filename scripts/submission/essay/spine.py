@@ -66,7 +66,7 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Tunix and Orbax report every d
 #
 # ![One example on its way](attachment:data/pipeline.svg)
 #
-# **The idea.** Stock Gemma answers at once, or reasons in whatever form it likes. A warm start on examples (SFT) shows it one form. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. Asked which of three values is right, the tiny model guesses a letter after SFT. GRPO finds that the value itself is paid as well.
+# **The idea.** Stock Gemma answers at once, or reasons in whatever form it likes. A warm start on examples (SFT) shows it one form. Reinforcement learning (GRPO) lets it write a group of answers to each prompt, and makes those more likely that earn more than their group. What is out of format earns nothing. In format, an exact checker decides; a story, which none can check, gets a score of named parts. Asked which of three values is right, the tiny model guesses a letter after SFT. In three seeds of four GRPO finds that the value itself is paid as well.
 #
 # **The words.** LoRA freezes the matrices and adds to each a product of two thin ones: the *adapter*. The *policy* is the model that learns; a frozen copy, the *reference*, can hold it near. A *trace* is written reasoning, a *gold* answer the row's own. A *rollout* is the writing of completions, a *group* those of one prompt. The *advantage* of a completion is how far its reward lies above the mean of its group, in standard deviations.
 #
@@ -256,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# `flat_groups` is the share of groups whose completions all earn the same, which teaches nothing. Prompts are drawn as the mixture has them. Drawn by the variance of their rewards, *p*(1 − *p*) where *p* of them are right (the recipe `learnability`), fewer groups are flat, and less is gained: yes/no, a coin's throw that GRPO does not learn, is then drawn most.
+# `flat_groups` is the share of groups whose completions all earn the same, which teaches nothing. Prompts are drawn as the mixture has them. Drawn by the variance of their rewards, *p*(1 − *p*) where *p* of them are right (the recipe `learnability`), fewer groups are flat, and no more is gained: yes/no, a coin's throw that GRPO does not learn, is then drawn most.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -374,7 +374,7 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 73 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: three seeds add 0.077, 0.058 and 0.070 to 0.753, 0.752 and 0.735, on average 0.068 ± 0.023 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.815.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 73 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: four seeds add 0.077, 0.058, 0.070 and −0.025 to 0.753, 0.752, 0.735 and 0.748: 0.045 ± 0.075 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.792.
 #
 # **What was tried.** 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
 #
@@ -382,7 +382,7 @@ unrestricted_kaggle_model = publish(
 # |---|---|---|
 # | rank 16, 1e-3 | 0.753 → 0.745 | \*0.782 → 0.842, \*0.773 → 0.880, 0.760 → 0.767 |
 # | rank 16, 2e-3 | \*0.745 → 0.815, 0.753 → 0.708 | stopped: words broke |
-# | rank 4, 2e-3 | the three above | \*0.757 → 0.855, \*0.760 → 0.828, 0.753 → 0.817, 0.752 → 0.722, 0.735 → 0.837 |
+# | rank 4, 2e-3 | the four above | \*0.757 → 0.855, \*0.760 → 0.828, 0.753 → 0.817, 0.752 → 0.722, 0.735 → 0.837 |
 #
 # **One choice at a time**, in a shorter experiment: rank 16, a warm start in three styles, 30 steps, three seeds, ± half a 95 % interval (`scripts/ablate.py`). GRPO goes from 0.430 ± 0.011 to 0.699 ± 0.033 by moving to the careful style, on which SFT alone makes 0.730 ± 0.017. Four choices decide. Without a warm start, or with one whose targets end with `<end_of_turn>`, nothing is in format, and nothing is learned: 0. With `top_p=None` the completions of a group are all alike: 0.426 ± 0.033. At a tenth of the rate, as one would take without LoRA, it is 0.469 ± 0.079. Of the others only one can be told from chance, and it speaks against us: without the format gate, +0.011 ± 0.010. Tunix's other defaults all at once: −0.012 ± 0.037.
 #
