@@ -400,7 +400,7 @@ def real_gemma() -> str:
     if not runs:
         return ""
 
-    def share(stage: str, bundled: bool, field: str = "accuracy") -> str:
+    def share(stage: str, bundled: bool, field: str = "accuracy") -> float:
         """The mean over runs of the share that is right, of the bundled rows or the others."""
         rows = [
             row
@@ -408,14 +408,15 @@ def real_gemma() -> str:
             for name, row in run["evaluation"][stage]["by_domain"].items()
             if (name in ("math", "logic", "other")) == bundled
         ]
-        return f"{sum(row[field] * row['n'] for row in rows) / sum(row['n'] for row in rows):.3f}"
-
-    gains = share("after_grpo", True) > share("after_sft", True)
+        right = sum(row[field] * row["n"] for row in rows)
+        return round(right / sum(row["n"] for row in rows), 3)
 
     def told(bundled: bool) -> str:
+        trained = (share(stage, bundled) for stage in ("after_sft", "after_grpo"))
         stock = share("stock", bundled, "accuracy_lenient")
-        return f"{stock}, {share('after_sft', bundled)}, {share('after_grpo', bundled)}"
+        return ", ".join(f"{value:.3f}" for value in (stock, *trained))
 
+    gains = share("after_grpo", True) > share("after_sft", True)
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return (
         f" Google's Gemma 3 270M (`small`, seed {seeds}; `data/small_run/`): stock, SFT, GRPO "
