@@ -60,7 +60,7 @@ def ablations() -> str:
     Without the lines that say least.
     """
     text = (ROOT / "data" / "ablations.md").read_text().partition("\n")[2].strip()
-    least = "warm start only, (?:in|its|without)|a warm start without|all of it, in"
+    least = "warm start only, (?:in|its|without)|a warm start|all of it, in|prompts drawn"
     lines = (line for line in text.splitlines() if not re.match(rf"\| (?:{least})", line))
     return "\n".join(lines)
 
@@ -95,9 +95,9 @@ def writeup(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 **In five sentences.** Stock Gemma answers at once, or reasons in whatever form it likes. A short
 LoRA warm start shows it one form, `<reasoning>…</reasoning><answer>…</answer>`. GRPO then rewards
 answers that exact checkers find right, and nothing that is out of format. On the tiny model it
-finds, in two seeds of three, that a value may be given where a letter was guessed. One notebook
-does all of it in Tunix, in one session on a TPU v5e-8, and the same notebook runs on a CPU in
-minutes: every score below is from there.
+finds, in three seeds of four, that a value may be given where a letter was guessed. One notebook
+does it all in Tunix, in one session on a TPU v5e-8; it also runs on a CPU in minutes, and every
+score below is from there.
 
 ## How the nine hours are spent
 
@@ -115,8 +115,8 @@ SFT, then likely {plan["grpo_steps"]:,} updates with {plan["completions"]:,} com
 {prompts.PROMPT_TEMPLATE.rstrip()}
 ```
 
-No system text, no description of the tags. The completion ends with the tokenizer's EOS right after
-`</answer>`, where the judges' sampler stops.
+No system text, no description of the tags. The completion ends with EOS right after `</answer>`,
+where the judges' sampler stops.
 
 ## Data
 
