@@ -56,6 +56,13 @@ def test_less_memory_means_less_at_once():
         assert at_once[0] > at_once[-1]
 
 
+def test_a_pass_in_parts_takes_less():
+    small = profiles.read_run({"PROFILE": "small"}, "cpu")
+    runs = (config.changed(small, {"profile": {"grpo": {"parts": n}}}) for n in (1, 4))
+    whole, quarter = (memory.plan_memory(run, 1) for run in runs)
+    assert quarter.training - quarter.weights < 0.5 * (whole.training - whole.weights)
+
+
 def test_an_evaluation_starts_with_its_whole_cache_on_one_chip():
     """As Tunix's sampler makes it: 26 GiB for 256 rows of Gemma 2 2B, 6.5 for Gemma 3 1B."""
     rows = {"gemma3_1b_it": 256, "gemma2_2b_it": 64}

@@ -238,6 +238,39 @@ def test_a_pass_that_is_not_finite_leaves_out_its_update_and_no_other(make_polic
     assert not any(x.any() for x in after(passes, ours=False))
 
 
+# --- Part by part -----------------------------------------------------------------------------
+
+
+def test_a_pass_in_parts_is_the_same_pass(make_policy, mesh):
+    rng = np.random.default_rng(1)
+    tokens_BT = rng.integers(4, 600, (4, 16)).astype(np.int32)
+    mask_BT = np.arange(16) < np.array([[16], [9], [12], [5]])
+
+    def loss(model, input_tokens, input_mask, positions, attention_mask):
+        logits_BTV, _ = model(input_tokens, positions, None, attention_mask)
+        score_BT = logits_BTV[..., 0] * input_mask
+        aux = {"tokens": input_mask.sum(), "score": score_BT.sum() / input_mask.sum()}
+        return (score_BT.sum(1) / input_mask.sum(1)).mean(), aux
+
+    def trained(parts):
+        policy, heard = make_policy(), []
+        trainer = trainer_for(policy, updates.make_optimizer(SETTINGS))
+        trainer.with_loss_fn(loss, has_aux=True)
+        updates.use_adapter_only_step(
+            trainer, report=lambda *found: heard.append(jax.tree.map(float, found)), parts=parts
+        )
+        with mesh:
+            trainer.train([peft_trainer.TrainingInput(tokens_BT, mask_BT)], skip_jit=True)
+        ((value, aux, norm),) = heard
+        return [value, aux["tokens"], aux["score"], norm, *jax.tree.leaves(adapter(policy))]
+
+    whole = trained(1)
+    assert whole[1] == mask_BT.sum()
+    for parts in (2, 4):
+        for a, b in zip(whole, trained(parts), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 # --- Passes that teach nothing ----------------------------------------------------------------
 
 

@@ -67,7 +67,9 @@ def test_empty_variables_count_as_unset():
 
 def test_batches_divide_as_tunix_wants_them():
     for profile in profiles.PROFILES.values():
-        assert profile.grpo.prompts % (profile.grpo.micro_prompts or 1) == 0
+        groups = profile.grpo.micro_prompts or 1
+        assert profile.grpo.prompts % groups == 0
+        assert groups * profile.grpo.generations % profile.grpo.parts == 0
         # Whatever passes the limits on tokens fits a packed row.
         assert profile.sft.shortest >= profile.lengths.prompt + profile.lengths.completion
         assert profile.sft.length >= profile.sft.shortest

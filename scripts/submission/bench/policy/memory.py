@@ -103,7 +103,7 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
     Raises:
       ValueError: not even one group per pass fits, with the weights in slices.
     """
-    training, rollout = functools.partial(pass_bytes, run), functools.partial(cache_bytes, run)
+    rollout = functools.partial(cache_bytes, run)
     profile, settings, width = run.profile, run.profile.grpo, jnp.dtype(run.model.dtype).itemsize
     shape, base = tunix_config(run.model), weight_bytes(run.model)
     apart = profile.helper.chips if profile.helper else 0
@@ -117,6 +117,9 @@ def plan_memory(run: Run, devices: int) -> MemoryPlan:
         """The largest divisor of `whole`, each so many rows, that fits beside the weights, or 0."""
         divisors = [d for d in range(1, whole + 1) if whole % d == 0]
         return max((d for d in divisors if weights + needed(d * rows) <= room), default=0)
+
+    def training(rows: float) -> int:
+        return pass_bytes(run, rows / settings.parts)
 
     def evaluation(rows: float) -> int:
         # Tunix's sampler makes its cache on the first chip, whole, and only then shares it out.

@@ -210,10 +210,6 @@ def without_gradient(model: nnx.Module, optimizer: nnx.Optimizer, _inputs: None)
     optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.LoRAParam)))
 
 
-# **On several hosts** the step is cut in two where the gradient is known: its mean over the hosts
-# is what the optimizer gets. The norm that is reported, and clipped, is that mean's.
-
-
 class Caught:
     """Stands where Tunix's step has its optimizer, and keeps the gradient."""
 
@@ -222,6 +218,44 @@ class Caught:
     def update(self, _model: nnx.Module, gradient: Any) -> None:
         """Takes the gradient."""
         self.gradient = gradient
+
+
+# **Part by part.** What a pass keeps for its way back grows with its rows. Recomputing it does not
+# help on a CPU, whose compiler finds the same work twice and does it once. So the rows can go there
+# and back in parts, of which one is in memory at a time.
+
+
+def in_parts(train_step: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """Tunix's step on equal parts of the rows, one after the other; loss and gradient are means.
+
+    Args:
+      train_step: (model, optimizer, inputs) -> (loss, aux, gradient norm); aux has `tokens`.
+      parts: into how many; the rows are divisible by it.
+    """
+
+    def step(model: nnx.Module, optimizer: Any, inputs: Any) -> tuple[Any, Any, Any]:
+        graph, state = nnx.split(model)
+
+        def one(part: Any) -> tuple[Any, Any, Any]:
+            caught = Caught()
+            here = nnx.merge(graph, jax.tree.map(lambda x: x, state))  # variables of this trace
+            loss, aux, _ = train_step(here, caught, part)
+            return caught.gradient, loss, aux
+
+        # Every chip has its share of every part.
+        cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
+        gradients, losses, aux = jax.lax.map(one, cut)
+        gradient, loss = jax.tree.map(lambda x: x.mean(0), (gradients, losses))
+        tokens = aux.pop("tokens")  # what stands beside it are means over tokens
+        aux = {name: jnp.average(x, 0, tokens) for name, x in aux.items()}
+        optimizer.update(model, gradient)
+        return loss, aux | {"tokens": tokens.sum()}, optax.global_norm(gradient)
+
+    return train_step if parts == 1 else step
+
+
+# **On several hosts** the step is cut in two where the gradient is known: its mean over the hosts
+# is what the optimizer gets. The norm that is reported, and clipped, is that mean's.
 
 
 def step_of_hosts(
@@ -291,6 +325,7 @@ def use_adapter_only_step(
     rate: Callable[[], float] | None = None,
     report: Callable[..., None] | None = None,
     by_token: bool = True,
+    parts: int = 1,
 ) -> None:
     """Gives a `PeftTrainer` a train step that leaves the base weights alone.
 
@@ -302,13 +337,14 @@ def use_adapter_only_step(
       rate: gives the learning rate of each pass; by default the optimizer's own.
       report: hears of each pass: the loss, what the loss reports beside it, the gradient's norm.
       by_token: is the loss a mean over tokens? If not, then over rows. (Several hosts weigh so.)
+      parts: of a pass, one after the other.
     """
     graph, adapter, base = nnx.split(trainer.model, nnx.LoRAParam, ...)
     # What the step returns lies on the mesh. What it is first given has to as well, or it is
     # compiled twice.
     nnx.update(trainer.optimizer, on_mesh_of(adapter, nnx.state(trainer.optimizer)))
     optimizer_graph, _ = nnx.split(trainer.optimizer)
-    whole = trainer._train_step, remat
+    whole = in_parts(trainer._train_step, parts), remat
     if host_count() == 1:
         step = adapter_only_step(graph, optimizer_graph, *whole)
     else:

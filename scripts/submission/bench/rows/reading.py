@@ -405,7 +405,7 @@ def read_bundled(source: Source) -> Iterator[Example]:
       ValueError: a line is not JSON, or a field is missing; names file and line.
     """
     path = pathlib.Path(source.location)
-    if not path.exists():
+    if not is_there(source):
         raise FileNotFoundError(
             f"{path} does not exist. Run the notebook from the repository's root, or remake the "
             "file with scripts/tasks.py."

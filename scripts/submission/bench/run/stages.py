@@ -197,7 +197,8 @@ class Stage:
         trainer.checkpoint_manager = self
         trainer._pbar = SilentBar()
         by_token = getattr(self.settings, "aggregation", "token-mean") == "token-mean"
-        use_adapter_only_step(trainer, remat, self.rate, self._report, by_token)
+        parts = getattr(self.settings, "parts", 1)
+        use_adapter_only_step(trainer, remat, self.rate, self._report, by_token, parts)
 
     @property
     def step(self) -> int:

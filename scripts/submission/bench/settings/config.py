@@ -166,6 +166,7 @@ class Grpo:
     top_k: int | None = None
     top_p: float = 1.0
     micro_prompts: int = 0  # groups per forward and backward pass; 0: as many as memory allows
+    parts: int = 1  # of a pass, one after the other: less memory, the same gradient
     curriculum: Curriculum = Curriculum()
     reference: str = "warm_start"  # whom the KL term holds the policy near to
     # By Tunix's names: how advantages, the KL divergence and the mean over tokens are computed.

@@ -46,7 +46,7 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
         ),
         grpo=dataclasses.replace(
             tiny.grpo,
-            steps=60, save_every=5, micro_prompts=2,
+            steps=60, save_every=5, micro_prompts=1, parts=2,
             optimizer=Optimizer(peak_rate=1.5e-4),
         ),
         evaluation=Evaluation(
