@@ -193,17 +193,6 @@ WARM_STARTS = {
         against="sft_only_careful", traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
         adapter=profiles.TINY.adapter,
     ),
-    "best_half": WarmStart(
-        "sft_only_best_half", "the same, in bfloat16", against="sft_only_best", dtype="bfloat16",
-        traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
-        adapter=profiles.TINY.adapter,
-    ),
-    "best_no_master": WarmStart(
-        "sft_only_best_no_master", "the same, in bfloat16 without float32 master weights",
-        against="sft_only_best_half", dtype="bfloat16", patches=(no_master_weights,),
-        traces=profiles.CAREFUL.select, steps=profiles.TINY.sft.steps,
-        adapter=profiles.TINY.adapter,
-    ),
     "ended_by_turn": WarmStart(
         "sft_only_ended_by_turn", "warm start only, its targets end with `<end_of_turn>`",
         against="sft_only", patches=(ended_by_turn,),
@@ -232,28 +221,6 @@ ROWS = {
         "the same, with prompts drawn by learnability",
         change=as_in_profile(curriculum=config.Curriculum("learnability")), warm_start="best",
         against="best",
-    ),
-    "best_greedy": Row(
-        "the same, `top_p=None`", change=as_in_profile(top_p=None), warm_start="best",
-        against="best",
-    ),
-    "best_slow": Row(
-        "the same, at a tenth of the rate, as without LoRA",
-        change=as_in_profile(optimizer=config.Optimizer(peak_rate=2e-4)), warm_start="best",
-        against="best",
-    ),
-    "best_no_eos": Row(
-        "the same, no EOS in the sampled tokens", (without_eos,), as_in_profile(), "best", "best"
-    ),
-    "best_same_noise": Row(
-        "the same, the same noise at every step", (same_noise,), as_in_profile(), "best", "best"
-    ),
-    "best_half": Row(
-        "the same, in bfloat16", change=as_in_profile(), warm_start="best_half", against="best"
-    ),
-    "best_no_master": Row(
-        "the same, in bfloat16 without float32 master weights",
-        (no_master_weights,), as_in_profile(), "best_no_master", "best_half",
     ),
     "greedy": Row("`top_p=None`: all completions of a group alike", change=with_grpo(top_p=None)),
     "slow": Row(
