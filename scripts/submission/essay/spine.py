@@ -374,9 +374,9 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*, and needs no choosing; no row of SFT shows that. In this run 73 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: four seeds add 0.077, 0.058, 0.070 and −0.025 to 0.753, 0.752, 0.735 and 0.748: 0.045 ± 0.075 (`ablate.py --rows best`). Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.792.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*; no row of SFT shows that. In this run 73 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: four seeds add 0.077, 0.058, 0.070 and −0.025 to 0.753, 0.752, 0.735 and 0.748: 0.045 ± 0.075. Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.792.
 #
-# **What was tried.** 300 steps each, 600 rows; a pair of numbers is SFT and GRPO after it, with one seed. \* on rows for tuning.
+# **Tried**: 300 steps, 600 rows, SFT → GRPO, one seed each; \* on rows for tuning. Rank 4, 1e-3: \*0.767 → 0.778, \*0.755 → 0.825, \*0.742 → 0.842.
 #
 # | adapter, rate | prompts drawn as the mixture has them | by learnability |
 # |---|---|---|
