@@ -50,6 +50,29 @@ def test_learnability_leaves_what_is_mastered_and_what_is_hopeless():
     assert min(counted["easy"], counted["hard"]) > 0  # the floor: nothing is forgotten
 
 
+@pytest.mark.parametrize("kind", ["uniform", "learnability"])
+def test_what_can_be_guessed_is_drawn_as_often_as_it_is_weighed(kind):
+    choice = [Example(f"choice {n}?", "A", "choice", choices=("x", "y")) for n in range(100)]
+    yes_no = [Example(f"boolean {n}?", "yes", "boolean") for n in range(100)]
+    groups = {"a": [*rows(200, 0.1, "number"), *choice, *yes_no]}
+
+    def counted(weight):
+        settings = Curriculum(kind, guessed=weight)
+        drawer = curriculum.PromptSampler(groups, {"a": 1.0}, settings, 0)
+        return kinds([e for _ in range(200) for e in drawer.draw(10, 0.0)])
+
+    assert counted(0.0) == {"number": 2000}
+    assert counted(0.5)["number"] / 2000 == pytest.approx(2 / 3, abs=0.05)
+    assert counted(1.0)["number"] / 2000 == pytest.approx(1 / 2, abs=0.05)
+
+
+def test_rows_that_can_all_be_guessed_are_drawn_all_the_same():
+    groups = {"a": [Example(f"boolean {n}?", "yes", "boolean") for n in range(20)]}
+    settings = Curriculum("uniform", guessed=0.0)
+    drawer = curriculum.PromptSampler(groups, {"a": 1.0}, settings, 0)
+    assert len(drawer.draw(10, 0.0)) == 10
+
+
 def test_a_cell_that_becomes_learnable_comes_back():
     drawer = sampler("learnability")
     teach(drawer, {"easy": 1.0, "hard": 0.0, "other": 1.0})

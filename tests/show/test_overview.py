@@ -14,7 +14,7 @@ RUN = profiles.read_run({"PROFILE": "kaggle"}, "cpu")
 def test_every_profile_is_a_column_and_the_recipe_counts():
     lines = overview.settings_table(applied("warm_start_grpo")).splitlines()
     assert lines[0] == "| setting | `tiny` | `small` | `kaggle` | reason |"
-    assert "| GRPO: peak rate | 0.002 | 0.00015 | 5e-06 | lower" in "\n".join(lines)
+    assert "| GRPO: peak rate | 0.002 | 0.0001 | 5e-06 | lower" in "\n".join(lines)
     assert "| SFT: updates, at most | 0 | 0 | 0 |" in overview.settings_table(applied("continue"))
 
 

@@ -130,7 +130,9 @@ def train_grpo(
         reward_fns=[scorer],
         metric_fns=[metric_function(scorer, sampler, record, keep, cluster, settings.generations)],
     )
-    learner.completion_step, learner.record = run.profile.generation.completion_step, record
+    widths = run.profile.generation
+    learner.prompt_step, learner.completion_step = widths.prompt_step, widths.completion_step
+    learner.record = record
     learner.begin_at(stage.start)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:

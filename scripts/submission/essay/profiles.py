@@ -133,7 +133,7 @@ TINY = Profile(
         steps=300, prompts=16, generations=8, save_every=50,
         optimizer=Optimizer(peak_rate=2e-3),
         beta=0.0,  # no KL term: no reference pass, and flat groups are left out of updates
-        micro_prompts=4,
+        micro_prompts=1,  # small passes: rows that repeat others or teach nothing need none
     ),
     rewards=Rewards(shortest=2, longest=30, slope=15),  # words of a trace
     evaluation=Evaluation((Source("bundled", "data/held_out.jsonl"),), rows=600, batch_size=200),

@@ -256,7 +256,7 @@ plot_sft(stages[0]["history"], folder.plots / "sft.png")
 # inline: essay/grpo
 
 # %% [markdown]
-# `flat_groups` is the share of groups whose completions all earn the same, which teaches nothing. Prompts are drawn as the mixture has them. Drawn by the variance of their rewards, *p*(1 − *p*) where *p* of them are right (the recipe `learnability`), fewer groups are flat, and no more is gained: yes/no, a coin's throw that GRPO does not learn, is then drawn most.
+# `flat_groups` is the share of groups whose completions all earn the same, which teaches nothing. Prompts are drawn as the mixture has them. Drawn by the variance of their rewards (the recipe `learnability`), fewer groups are flat, and no more is gained: yes/no, a coin's throw, is then drawn most.
 
 # %%
 grpo_deadline = deadline.before(1.5 * (2 * session.evaluation_seconds + session.save_seconds))
@@ -374,9 +374,9 @@ unrestricted_kaggle_model = publish(
 #
 # ### Controls, and what each choice is worth
 #
-# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*; no row of SFT shows that. In this run 73 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: four seeds add 0.077, 0.058, 0.070 and −0.025 to 0.753, 0.752, 0.735 and 0.748: 0.045 ± 0.075. Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.792.
+# **Where the gain comes from.** The baseline is SFT on the most careful traces; twice the updates make 0.740. It learns to write *so 59. A 58 no, B 59 yes, C 49 no*, and leaves to chance where the *yes* stands. GRPO does not teach it to choose. It finds that *59* is as right an answer as *B*; no row of SFT shows that. In this run 78 of 79 choices end so, and none after SFT. To be rewarded it must first be sampled: four seeds add 0.048, 0.062, 0.072 and −0.008 to 0.753, 0.752, 0.735 and 0.748: 0.043 ± 0.057. Yes/no (*is 49 less than 45?*) stays a coin's throw, and ends below the stock model. SFT on 8,000 traces instead of 775 makes 0.793, GRPO's mean is 0.790.
 #
-# **Tried**: 300 steps, 600 rows, SFT → GRPO, one seed each; \* on rows for tuning. Rank 4, 1e-3: \*0.767 → 0.778, \*0.755 → 0.825, \*0.742 → 0.842.
+# **Tried**: 300 steps, SFT → GRPO of 600 rows; \* on rows for tuning. Rank 4, 1e-3: \*0.767 → 0.778, \*0.755 → 0.825, \*0.742 → 0.842.
 #
 # | adapter, rate | prompts drawn as the mixture has them | by learnability |
 # |---|---|---|

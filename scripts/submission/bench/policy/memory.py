@@ -37,9 +37,9 @@ class MemoryPlan:
         gib = [f"{x / 2**30:.2f}" for x in (self.weights, self.training, self.rollout)]
         where = "whole on every chip" if self.replicated else "in slices"
         return (
-            f"weights {where}, {gib[0]} GiB; an update {gib[1]} GiB with {self.micro_prompts} "
-            f"groups at once; a rollout {gib[2]} GiB with {self.rollout_prompts} groups at once; "
-            f"{self.evaluation_rows} rows at once in an evaluation"
+            f"weights {where}, {gib[0]} GiB; an update {gib[1]} GiB, groups at a time: "
+            f"{self.micro_prompts}; a rollout {gib[2]} GiB, groups at a time: "
+            f"{self.rollout_prompts}; rows at a time in an evaluation: {self.evaluation_rows}"
         )
 
 

@@ -1,4 +1,4 @@
-"""No work on padding.
+"""No work on padding, and none twice.
 
 Completions are padded to the longest there may be, and few are that long. An update is a mean
 over sequences, taken in passes of equally many, so their order is free: sorted by length, the
@@ -85,12 +85,29 @@ def without_noise(advantages_B: Any, generations: int) -> np.ndarray:
     return np.where(is_flat_P1, 0.0, advantages_PG).reshape(-1)
 
 
+def of_distinct_rows(advantages_B: Any, prompts_BP: Any, tokens_BC: Any) -> np.ndarray:
+    """The advantages, where the first of equal rows has the sum of all, and the others 0.
+
+    A policy that is sure writes the same completion again and again. Its gradient is the same too,
+    so that one of them, with the sum of their advantages, stands for all.
+
+    >>> of_distinct_rows([0.5, 0.5, -1.0], [[5], [5], [5]], [[6, 7], [6, 7], [6, 8]]).tolist()
+    [1.0, 0.0, -1.0]
+    """
+    rows = np.concatenate([prompts_BP, tokens_BC], axis=1)
+    _, first, same_B = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    of_first_B = np.zeros(len(rows), np.float32)
+    of_first_B[first] = np.bincount(same_B.reshape(-1), advantages_B)
+    return of_first_B
+
+
 class TrimmedLearner(grpo_learner.GRPOLearner):
     """Tunix's learner, whose trainer gets sorted and trimmed passes.
 
     It has to have a whole batch when it sorts: Tunix then cuts it into passes.
     """
 
+    prompt_step: int = 1
     completion_step: int = 1
     record: Callable[..., None] = staticmethod(lambda **_: None)  # hears of the lengths
 
@@ -100,8 +117,20 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
         of_all = everyones(lengths_B, "the lengths of completions")
         self.record(tokens=of_all.mean(), step_tokens=of_all.sum())
         advantages_B = without_noise(example.advantages, self.algo_config.num_generations)
-        example = dataclasses.replace(example, advantages=advantages_B)
-        # Groups that teach nothing come last: a pass of nothing else is left out.
+        if example.ref_per_token_logps is None and self.algo_config.loss_agg_mode != "token-mean":
+            advantages_B = of_distinct_rows(
+                advantages_B, example.prompt_ids, example.completion_ids
+            )
+        # All passes have one width of prompts, which are padded on the left.
+        backwards_BP = np.asarray(example.prompt_ids)[:, ::-1]
+        width = trimmed_width(backwards_BP, self.rl_cluster.rollout.pad_id(), self.prompt_step)
+        example = dataclasses.replace(
+            example,
+            advantages=advantages_B,
+            prompt_ids=example.prompt_ids[:, -width:],
+            prompt_mask=example.prompt_mask[:, -width:],
+        )
+        # Rows that teach nothing come last: a pass of nothing else is left out.
         order = np.lexsort((-lengths_B, advantages_B == 0))
         return jax.tree.map(lambda x: x[order], example)
 

@@ -6,6 +6,9 @@ coin's throw that nothing can teach has as much.) Nobody knows *p*, but the rewa
 itself measure it. Prompts fall into **cells** (source, kind of answer, difficulty), and each cell
 keeps a running success rate. How often a cell is drawn from is its share of the mixture, times a
 weight: none (`uniform`), that variance (`learnability`), or 0 or 1 by its difficulty (`phases`).
+
+Where an answer can be guessed, a wrong trace is often paid like a right one. Such rows, choices and
+yes/no, can be given another weight (`guessed`), or none.
 """
 
 import collections
@@ -18,6 +21,7 @@ from submission.bench.answers.prompts import Example
 from submission.bench.settings.config import Curriculum, pick
 
 Cell = tuple[str, str, float]
+GUESSED = ("boolean", "choice")  # checkers of answers that a guess often meets
 
 
 def cell_of(example: Example, source: str = "") -> Cell:
@@ -122,8 +126,9 @@ class PromptSampler:
 
     def weight(self, cell: Cell, progress: float) -> float:
         """How often to draw from a cell, up to a factor."""
-        state = self.cells[cell]
-        return state.share * WEIGHTINGS[self.settings.kind](state, cell, self.settings, progress)
+        state, settings = self.cells[cell], self.settings
+        kind = settings.guessed if cell[1] in GUESSED else 1.0
+        return state.share * kind * WEIGHTINGS[settings.kind](state, cell, settings, progress)
 
     def draw(self, count: int, progress: float) -> list[Example]:
         """The next `count` rows, no question twice among them if the cells allow it."""

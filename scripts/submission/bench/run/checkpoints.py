@@ -207,37 +207,32 @@ def restore_newest(
     Raises:
       ValueError: a step is of another configuration.
     """
-    return in_turn(lambda: _newest(folder, policy, optimizer, fingerprint), f"{folder.name}")
-
-
-def _newest(
-    folder: pathlib.Path,
-    policy: nnx.Module,
-    optimizer: nnx.Optimizer | None,
-    fingerprint: str,
-) -> dict[str, Any] | None:
     parts = saved_parts(policy, optimizer)
-    for step in reversed(checkpoint_steps(folder)):
-        try:
-            arrays, facts = read_step(folder / str(step), parts)
-        except DamagedStepError as error:
-            if this_host():  # host 0 has just read it
-                raise
-            aside = free_name(folder, step)
-            os.replace(folder / str(step), aside)
-            print(f"{folder.name}/{error}. It is now {folder.name}/{aside.name}.")
-            continue
-        if facts["config"] != fingerprint:
-            raise ValueError(
-                f"{folder / str(step)} was saved by a run of another configuration "
-                f"({facts['config']}, not {fingerprint}). Move it away, or choose another folder "
-                "with OUT (or --out)."
-            )
-        for module, name in ((policy, "model_params"), (optimizer, "optimizer_state")):
-            if module is not None and name in arrays:
-                place(module, parts[name], arrays[name])
-        return facts
-    return None
+
+    def newest() -> dict[str, Any] | None:
+        for step in reversed(checkpoint_steps(folder)):
+            try:
+                arrays, facts = read_step(folder / str(step), parts)
+            except DamagedStepError as error:
+                if this_host():  # host 0 has just read it
+                    raise
+                aside = free_name(folder, step)
+                os.replace(folder / str(step), aside)
+                print(f"{folder.name}/{error}. It is now {folder.name}/{aside.name}.")
+                continue
+            if facts["config"] != fingerprint:
+                raise ValueError(
+                    f"{folder / str(step)} was saved by a run of another configuration "
+                    f"({facts['config']}, not {fingerprint}). Move it away, or choose another "
+                    "folder with OUT (or --out)."
+                )
+            for module, name in ((policy, "model_params"), (optimizer, "optimizer_state")):
+                if module is not None and name in arrays:
+                    place(module, parts[name], arrays[name])
+            return facts
+        return None
+
+    return in_turn(newest, folder.name)
 
 
 def place(module: Any, like: Any, arrays: Any) -> None:

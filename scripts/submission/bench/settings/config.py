@@ -148,6 +148,7 @@ class Curriculum:
     floor: float = 0.1  # learnability: the least weight of a cell, against 1 at p = 1/2
     memory: float = 0.98  # what a running success rate keeps at each completion
     borders: tuple[float, float] = (1 / 3, 2 / 3)  # phases: of the stage, where harder rows come in
+    guessed: float = 1.0  # weight of rows with a choice or yes/no: who guesses is often right
 
 
 @dataclasses.dataclass(frozen=True)
