@@ -370,6 +370,13 @@ def test_only_parts_and_the_install_cell_are_folded():
     assert len(folded) == 1 + 6
 
 
+def test_what_is_in_the_open_stays_short():
+    code = [cell for cell in build_notebook.build().cells if cell.cell_type == "code"]
+    lines = [len(x.source.splitlines()) for x in code if "_kg_hide-input" not in x.metadata]
+    assert max(lines) <= 60
+    assert sum(lines) <= 1000
+
+
 def test_a_chapter_can_be_for_some_recipes_only(chapters, tmp_path):
     chapters()
     (tmp_path / "essay" / "spine.py").write_text("# %%\n# inline: one (recipes: worked_only)\n")

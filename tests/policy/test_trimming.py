@@ -1,6 +1,7 @@
 """Sorting and trimming changes how much is computed, and nothing else."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,6 @@ def test_log_probs_in_trimmed_parts_are_those_of_the_whole(make_policy, batch):
 class Learner(trimming.TrimmedLearner):
     """The part that trims, without a cluster."""
 
-    prompt_step, completion_step = 4, 8
     algo_config = grpo.ChunkedGRPOConfig(num_generations=4)
 
     def __init__(self, example):
@@ -60,6 +60,9 @@ class Learner(trimming.TrimmedLearner):
 
         class Cluster:
             rollout = Rollout()
+
+            def get_rollout_config(self, mode):
+                return types.SimpleNamespace(prompt_step=4, completion_step=8)
 
         self.rl_cluster, self.example = Cluster(), example
 
@@ -84,6 +87,13 @@ def gradient_and_loss(policy, example, **changes):
         return grpo.chunked_grpo_loss(model, example, settings, PAD, 1)[0]
 
     return jax.jit(jax.value_and_grad(loss))(adapter)
+
+
+def require_mean_of_four(gradients, wanted):
+    """Four passes' mean gradient; a pass that is not given has none."""
+    mean = jax.tree.map(lambda *x: sum(x) / 4, *gradients)
+    for ours, whole in zip(jax.tree.leaves(mean), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(ours, whole, atol=1e-5 * float(jnp.abs(whole).max()))
 
 
 @pytest.mark.slow
@@ -120,9 +130,7 @@ def test_the_update_is_that_of_the_untrimmed_batch(monkeypatch, make_policy, bat
     loss, gradient = gradient_and_loss(policy, whole)
     parts = [gradient_and_loss(policy, x) for x in passes]
     assert float(sum(x for x, _ in parts) / 4) == pytest.approx(float(loss), abs=1e-6)
-    mean = jax.tree.map(lambda *x: sum(x) / 4, *[x for _, x in parts])
-    for ours, wanted in zip(jax.tree.leaves(mean), jax.tree.leaves(gradient), strict=True):
-        np.testing.assert_allclose(ours, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
+    require_mean_of_four([x for _, x in parts], gradient)
 
 
 # --- A policy that repeats itself -----------------------------------------------------------------
@@ -164,9 +172,7 @@ def test_equal_completions_are_learned_from_once_and_weigh_as_all(
     assert teach == [4, 4, 0, 0]  # eight different rows: two passes of four are left
     _, wanted = gradient_and_loss(policy, repeated, beta=0.0, loss_agg_mode=mode)
     found = [gradient_and_loss(policy, x, beta=0.0, loss_agg_mode=mode)[1] for x in passes[:2]]
-    mean = jax.tree.map(lambda *x: sum(x) / 4, *found)
-    for ours, theirs in zip(jax.tree.leaves(mean), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+    require_mean_of_four(found, wanted)
 
 
 def test_where_every_row_counts_for_itself_none_is_merged(monkeypatch, repeated):

@@ -130,8 +130,6 @@ def train_grpo(
         reward_fns=[scorer],
         metric_fns=[metric_function(scorer, sampler, record, keep, cluster, settings.generations)],
     )
-    widths = run.profile.generation
-    learner.prompt_step, learner.completion_step = widths.prompt_step, widths.completion_step
     learner.record = record
     learner.begin_at(stage.start)
 

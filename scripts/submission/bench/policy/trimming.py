@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tunix.rl import common
+from tunix.rl import common, rl_cluster
 from tunix.rl.grpo import grpo_learner
 
 from submission.bench.policy.hosts import everyones
@@ -107,13 +107,17 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
     It has to have a whole batch when it sorts: Tunix then cuts it into passes.
     """
 
-    prompt_step: int = 1
-    completion_step: int = 1
     record: Callable[..., None] = staticmethod(lambda **_: None)  # hears of the lengths
+
+    @property
+    def widths(self) -> Any:
+        """The engine's settings: what widths are multiples of."""
+        return self.rl_cluster.get_rollout_config(rl_cluster.Mode.TRAIN)
 
     def _generate_and_compute_advantage(self, *arguments: Any, **keywords: Any) -> Any:
         example = super()._generate_and_compute_advantage(*arguments, **keywords)
-        lengths_B = completion_lengths(example.completion_ids, self.rl_cluster.rollout.pad_id())
+        pad_id = self.rl_cluster.rollout.pad_id()
+        lengths_B = completion_lengths(example.completion_ids, pad_id)
         of_all = everyones(lengths_B, "the lengths of completions")
         self.record(tokens=of_all.mean(), step_tokens=of_all.sum())
         advantages_B = without_noise(example.advantages, self.algo_config.num_generations)
@@ -123,7 +127,7 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
             )
         # All passes have one width of prompts, which are padded on the left.
         backwards_BP = np.asarray(example.prompt_ids)[:, ::-1]
-        width = trimmed_width(backwards_BP, self.rl_cluster.rollout.pad_id(), self.prompt_step)
+        width = trimmed_width(backwards_BP, pad_id, self.widths.prompt_step)
         example = dataclasses.replace(
             example,
             advantages=advantages_B,
@@ -145,7 +149,7 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
     def trimmed(self, example: common.TrainExample) -> common.TrainExample:
         """The same rows, no wider than the longest completion needs."""
         pad_id = self.rl_cluster.rollout.pad_id()
-        width = trimmed_width(example.completion_ids, pad_id, self.completion_step)
+        width = trimmed_width(example.completion_ids, pad_id, self.widths.completion_step)
         names = ("completion_ids", "completion_mask", "ref_per_token_logps", "old_per_token_logps")
         found = {name: getattr(example, name) for name in names}
         narrow = {name: x[:, :width] for name, x in found.items() if x is not None}
