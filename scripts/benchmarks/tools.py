@@ -171,8 +171,10 @@ def forced_lengths(lengths: Sequence[int], eos_id: int, pad_id: int) -> Iterator
         allowed_BTV = (tokens_V == eos_id) == ends_B11
         return jnp.where(allowed_BTV & (tokens_V != pad_id), logits_BTV, -jnp.inf)
 
-    def our_draw(logits_BV: jax.Array, key: Any, row_B: jax.Array, index: Any, *how: Any) -> Any:
-        return draw(forced(logits_BV[:, None], row_B, index)[:, 0], key, row_B, index, *how)
+    def our_draw(logits_RV: jax.Array, key: Any, row_B: jax.Array, index: Any, sampling: Any,
+                 never: Any, place_B: Any = slice(None)) -> Any:  # fmt: skip
+        logits_BV = forced(logits_RV[place_B, None], row_B, index)[:, 0]
+        return draw(logits_BV, key, row_B, index, sampling, never)
 
     def stock_sample(self: Any, logits: jax.Array, sampler_state: Any, **rest: Any) -> Any:
         index = sampler_state.decoding_step + 1 - sampler_state.num_input_tokens

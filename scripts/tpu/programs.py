@@ -273,6 +273,7 @@ def decode(target: Target, first: bool = False) -> Any:
         position=target.rows(rows),
         done=target.rows(rows, dtype=bool),
         row=target.rows(rows),
+        kind=target.rows(rows),
     )
     index = target.whole(jax.ShapeDtypeStruct((), jnp.int32))
     return decoder.segment.lower(

@@ -14,7 +14,7 @@ from tunix.rl.rollout import base_rollout, vanilla_rollout
 
 from conftest import SMALL_GEMMA_2, moved, short_run
 from submission.bench.answers import prompts
-from submission.bench.policy import cluster, decoding, losses, model, rollout
+from submission.bench.policy import alike, cluster, decoding, losses, model, rollout
 from submission.bench.settings import config
 from submission.essay import profiles
 
@@ -180,6 +180,36 @@ def test_what_is_sampled_depends_on_nothing_but_call_and_row(gemma_3, tokenizer,
     one = generate(gemma_3, tokenizer, mesh, texts)
     other = generate(gemma_3, tokenizer, mesh, texts, segment=40, prompt_step=48, least_share=1.0)
     assert tokens_of(one) == tokens_of(other)
+
+
+@pytest.mark.parametrize("rows_at_once", [5, 32])
+@pytest.mark.parametrize("draws", [{}, GREEDY, {"top_k": 4, "top_p": 0.9}])
+def test_reading_equal_beginnings_once_changes_no_token(
+    gemma_3, tokenizer, mesh, questions, rows_at_once, draws
+):
+    texts = [text for text in questions for _ in range(4)]
+    how = {"segment": 8, "temperature": 0.3, **draws}  # at 1, rows of the tiny Gemma part at once
+    each = tokens_of(generate(gemma_3, tokenizer, mesh, texts, **how))
+    assert tokens_of(generate(gemma_3, tokenizer, mesh, texts, alike=rows_at_once, **how)) == each
+
+
+def test_a_step_reads_a_row_of_each_kind_and_none_that_is_done():
+    kind_B = jnp.array([0, 0, 2, 0, 4, 2, 6, 6])
+    done_B = jnp.array([False] * 4 + [True] + [False] * 3)
+    seen = []
+
+    def read(rows_R):
+        jax.debug.callback(lambda rows: seen.append(rows.tolist()), rows_R)
+        return rows_R, [rows_R[:, None, None, None]]
+
+    buffer = jnp.full((8, 1, 1, 1), -1)
+    token_B, (new,) = alike.step_of_kinds(
+        alike.kinds_of(kind_B, done_B), 2, 0, [buffer], read, lambda rows_R, at_B: rows_R[at_B]
+    )
+    jax.effects_barrier()
+    assert sorted(seen) == [[0, 2], [6, 1]]  # the last part is filled up
+    assert token_B[~done_B].tolist() == [0, 0, 2, 0, 2, 6, 6]
+    assert new[~done_B, 0, 0, 0].tolist() == [0, 0, 2, 0, 2, 6, 6]
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from tunix.generate import sampler as sampler_lib
 from tunix.models.gemma import model as gemma2_lib
 from tunix.models.gemma3 import model as gemma3_lib
 
+from submission.bench.policy.alike import kinds_of, same_so_far, step_of_kinds
 from submission.bench.policy.losses import final_logits
 from submission.bench.policy.model import DATA_AXES
 
@@ -144,6 +145,7 @@ class Sequences(NamedTuple):
     position: jax.Array  # B: its position
     done: jax.Array  # B
     row: jax.Array  # B: which completion of the call this is; its noise depends on it
+    kind: jax.Array  # B: the same number for rows that are the same so far
 
 
 class Segment(NamedTuple):
@@ -154,6 +156,7 @@ class Segment(NamedTuple):
     token: jax.Array  # B: the last one, its position, and whether it is the end
     position: jax.Array
     done: jax.Array
+    kind: jax.Array
 
 
 def by_weight(weights_BN: jax.Array, chance_B: jax.Array) -> jax.Array:
@@ -164,9 +167,12 @@ def by_weight(weights_BN: jax.Array, chance_B: jax.Array) -> jax.Array:
     return jnp.sum(sums_BN <= sought_B[:, None], axis=1, dtype=jnp.int32)
 
 
-def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
-         sampling: Sampling, never: tuple[int, ...]) -> jax.Array:  # fmt: skip
+def draw(logits_RV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
+         sampling: Sampling, never: tuple[int, ...],
+         place_B: jax.Array | None = None) -> jax.Array:  # fmt: skip
     """Token number `index` of each completion. Its key depends on call, row and index alone.
+
+    Its logits are those at its place; without places, each row has its own.
 
     Padding and BOS are never one: the loss does not count padding, but the tokens behind it were
     drawn with it in sight, and no text shows either.
@@ -175,23 +181,30 @@ def draw(logits_BV: jax.Array, key: jax.Array, row_B: jax.Array, index: Any,
     its probabilities, the other a token of it. Tunix's sampler makes a number for every token of
     the vocabulary, which on a CPU takes longer than the logits themselves.
     """
-    logits_BV = logits_BV.at[:, jnp.array(never)].set(-jnp.inf)
+
+    def of_rows(x_RN: jax.Array) -> jax.Array:
+        return x_RN if place_B is None else x_RN[place_B]
+
+    logits_RV = logits_RV.at[:, jnp.array(never)].set(-jnp.inf)
     if sampling.top_p is None:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        return of_rows(jnp.argmax(logits_RV, axis=-1).astype(jnp.int32))
     noise = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, row), index))(row_B)
     if sampling.top_p < 1 or sampling.top_k:
         one = functools.partial(sampler_lib.sample_top_p, **sampling._asdict())
-        token_B1, _ = jax.vmap(one)(logits_BV[:, None, None], noise)
+        token_B1, _ = jax.vmap(one)(of_rows(logits_RV)[:, None, None], noise)
         return token_B1[:, 0].astype(jnp.int32)
 
-    block = math.isqrt(logits_BV.shape[1])
+    block = math.isqrt(logits_RV.shape[1])
     chances_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(noise)
-    lower_BV = logits_BV - jnp.max(logits_BV, axis=1, keepdims=True)
-    weights_BV = jnp.exp(lower_BV / sampling.temperature)
-    weights_BV = jnp.pad(weights_BV, ((0, 0), (0, -weights_BV.shape[1] % block)))
-    weights_BKN = weights_BV.reshape(len(row_B), -1, block)
-    block_B = by_weight(jnp.sum(weights_BKN, axis=2), chances_B2[:, 0])
-    chosen_BN = jnp.take_along_axis(weights_BKN, block_B[:, None, None], axis=1)[:, 0]
+    lower_RV = logits_RV - jnp.max(logits_RV, axis=1, keepdims=True)
+    weights_RV = jnp.exp(lower_RV / sampling.temperature)
+    weights_RV = jnp.pad(weights_RV, ((0, 0), (0, -weights_RV.shape[1] % block)))
+    weights_RKN = weights_RV.reshape(len(weights_RV), -1, block)
+    block_B = by_weight(of_rows(jnp.sum(weights_RKN, axis=2)), chances_B2[:, 0])
+    if place_B is None:
+        chosen_BN = jnp.take_along_axis(weights_RKN, block_B[:, None, None], axis=1)[:, 0]
+    else:
+        chosen_BN = weights_RKN[place_B, block_B]
     return block_B * block + by_weight(chosen_BN, chances_B2[:, 1])
 
 
@@ -210,7 +223,7 @@ class Decoder:
         self.windows = [window if is_local else None for is_local in local]  # None: sees all
         self.by_row = NamedSharding(mesh, PartitionSpec(DATA_AXES))
         self.prefill = jax.jit(self._prefill, static_argnames=("generations", "sampling"))
-        self.segment = jax.jit(self._segment, static_argnames=("steps", "sampling"))
+        self.segment = jax.jit(self._segment, static_argnames=("steps", "sampling", "alike"))
         self.longer = jax.jit(self._longer, static_argnames="window")
         self.others = jax.jit(self._others)
 
@@ -272,17 +285,22 @@ class Decoder:
         token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.never)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)
-        return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B)
+        kind_B = same_so_far(spread(jnp.arange(P, dtype=jnp.int32)), token_B)
+        return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B, kind_B)
 
     def _segment(self, state: Any, sequences: Sequences, key: jax.Array, index: jax.Array,
-                 limit: jax.Array, *, steps: int, sampling: Sampling) -> Segment:  # fmt: skip
-        """Decodes up to `steps` tokens, from number `index` on, and none from `limit` on."""
+                 limit: jax.Array, *, steps: int, sampling: Sampling,
+                 alike: int = 0) -> Segment:  # fmt: skip
+        """Decodes up to `steps` tokens, from number `index` on, and none from `limit` on.
+
+        With `alike`, a step reads one row of each kind, so many at a time, unless most differ.
+        """
         B = sequences.token.shape[0]
         dtype = sequences.past[0]["past_key"].dtype
         fresh = Segment(
             [{k: self._zeros(B, steps, dtype) for k in ("key", "value")} for _ in sequences.past],
             self._sharded(jnp.full((B, steps), self.pad_id, jnp.int32)),
-            sequences.token, sequences.position, sequences.done,
+            sequences.token, sequences.position, sequences.done, sequences.kind,
         )  # fmt: skip
 
         def more(carry: tuple) -> jax.Array:
@@ -295,21 +313,40 @@ class Decoder:
 
         def advance(carry: tuple) -> tuple:
             step, segment = carry
-            model = nnx.merge(self.graph, state)  # here: the loop's body is a trace of its own
-            cache = {
-                f"layer_{i}": {**past, **new}
-                for i, (past, new) in enumerate(zip(sequences.past, segment.new, strict=True))
-            }
-            token_B1, position_B1 = segment.token[:, None], segment.position[:, None]
-            seen = Seen(sequences.seen, step)
-            hidden_B1D, cache = self._run(model, token_B1, position_B1, cache, seen)
-            logits_BV = final_logits(model, model.embedder.decode(hidden_B1D[:, 0]), 1.0)
-            token_B = draw(logits_BV, key, sequences.row, index + step, sampling, self.never)
+
+            def read(rows: Any) -> tuple[jax.Array, Any]:
+                """Logits and buffers of these rows."""
+                model = nnx.merge(self.graph, state)  # here: a loop's body is a trace of its own
+                past, new = jax.tree.map(lambda x: x[rows], (sequences.past, segment.new))
+                cache = {f"layer_{i}": {**past[i], **new[i]} for i in range(len(past))}
+                token_R1, position_R1 = segment.token[rows, None], segment.position[rows, None]
+                seen = Seen(sequences.seen[rows], step)
+                hidden_R1D, cache = self._run(model, token_R1, position_R1, cache, seen)
+                logits_RV = final_logits(model, model.embedder.decode(hidden_R1D[:, 0]), 1.0)
+                return logits_RV, [cache[f"layer_{i}"] for i in range(len(past))]
+
+            def drawn(logits_RV: jax.Array, *place_B: jax.Array) -> jax.Array:
+                at = (key, sequences.row, index + step)
+                return draw(logits_RV, *at, sampling, self.never, *place_B)
+
+            def of_all() -> tuple[jax.Array, Any]:
+                logits_BV, new = read(slice(None))
+                return drawn(logits_BV), new
+
+            def of_kinds() -> tuple[jax.Array, Any]:
+                return step_of_kinds(kinds, alike, step, segment.new, read, drawn)
+
+            if alike:
+                kinds = kinds_of(segment.kind, segment.done)
+                token_B, new = jax.lax.cond(kinds.count > B // 2, of_all, of_kinds)
+            else:
+                token_B, new = of_all()
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))
             done_B = segment.done | self._ends(token_B)
-            new = [cache[f"layer_{i}"] for i in range(len(segment.new))]
-            return step + 1, Segment(new, tokens_BS, token_B, segment.position + 1, done_B)
+            kind_B = same_so_far(segment.kind, token_B) if alike else segment.kind
+            position_B = segment.position + 1
+            return step + 1, Segment(new, tokens_BS, token_B, position_B, done_B, kind_B)
 
         return jax.lax.while_loop(more, advance, (jnp.int32(0), fresh))[1]
 
@@ -336,7 +373,9 @@ class Decoder:
     def _others(self, sequences: Sequences, segment: Segment, rows_DR: jax.Array) -> tuple:
         steps = segment.tokens.shape[1]
         seen_BL = jnp.pad(sequences.seen, ((0, 0), (0, steps)), constant_values=True)
-        arrays = (seen_BL, segment.token, segment.position, segment.done, sequences.row)
+        arrays = (
+            seen_BL, segment.token, segment.position, segment.done, sequences.row, segment.kind
+        )  # fmt: skip
         return tuple(self._kept(x, rows_DR) for x in arrays)
 
     def join(self, sequences: Sequences, segment: Segment, rows_DR: jax.Array) -> Sequences:

@@ -56,6 +56,7 @@ class EngineConfig(base_rollout.RolloutConfig):
     prompt_step: int = 128  # prompts are padded to a multiple of this
     completion_step: int = 256  # completions are trimmed to a multiple of this
     least_share: float = 1 / 8  # of the first batch: it shrinks no further
+    alike: int = 0  # rows at a time of a step that reads equal beginnings once; 0: reads all rows
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time, in log-probs
 
 
@@ -224,7 +225,7 @@ class PolicyRollout(base_rollout.BaseRollout):
                 sequences = decoder.join(sequences, segment, on_shards(rows_DR))  # noqa: F821
             segment = decoder.segment(
                 state, sequences, key, jnp.int32(index), jnp.int32(limit),
-                steps=settings.segment, sampling=sampling,
+                steps=settings.segment, sampling=sampling, alike=settings.alike,
             )  # fmt: skip
             tokens_BS, done_B, was_done_B, row_B = jax.device_get(
                 (segment.tokens, segment.done, sequences.done, sequences.row)

@@ -184,6 +184,7 @@ class Generation:
     prompt_step: int  # prompts are padded to a multiple of this
     completion_step: int  # for the update, completions are trimmed to a multiple of this
     least_share: float = 1 / 8  # of the first batch: it shrinks no further
+    alike: int = 0  # rows at a time of a step that reads equal beginnings once; 0: reads all rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
             rows=200,
             batch_size=40,  # Tunix's sampler makes the logits of whole prompts: 4 GB for 40
         ),
-        generation=Generation(segment=24, prompt_step=48, completion_step=28),
+        generation=Generation(segment=24, prompt_step=48, completion_step=28, alike=32),
         # Of 262,144 pieces, 288 tokens' logits are 0.3 GB; four such chunks are an update of SFT.
         vocabulary_chunk=288,
         chip=Chip(memory_gib=10.0),
