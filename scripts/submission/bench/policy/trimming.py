@@ -72,16 +72,20 @@ def in_trimmed_parts(
     return jnp.concatenate(results_BC)[np.argsort(order)]
 
 
-def without_noise(advantages_B: Any, generations: int) -> np.ndarray:
+def without_noise(advantages_B: Any, generations: int, estimator: str = "grpo") -> np.ndarray:
     """The advantages, and 0 in groups whose rewards are equal but for the rounding of their mean.
 
-    In any other group one is at least 0.7 away from 0.
+    Divided by the group's spread, that rounding is 0.02, and in any other group an advantage is at
+    least 0.7 away from 0. Other estimators leave both as small as they are.
 
     >>> without_noise([0.02, 0.02, -0.7, 0.7], generations=2).tolist()
     [0.0, 0.0, -0.7, 0.7]
+    >>> without_noise([1e-8, 1e-8, -0.01, 0.01], generations=2, estimator="drgrpo").tolist()
+    [0.0, 0.0, -0.01, 0.01]
     """
     advantages_PG = np.reshape(advantages_B, (-1, generations))
-    is_flat_P1 = np.abs(advantages_PG).max(axis=1, keepdims=True) < 0.5
+    least = 0.5 if estimator == "grpo" else 1e-6
+    is_flat_P1 = np.abs(advantages_PG).max(axis=1, keepdims=True) < least
     return np.where(is_flat_P1, 0.0, advantages_PG).reshape(-1)
 
 
@@ -120,8 +124,11 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
         lengths_B = completion_lengths(example.completion_ids, pad_id)
         of_all = everyones(lengths_B, "the lengths of completions")
         self.record(tokens=of_all.mean(), step_tokens=of_all.sum())
-        advantages_B = without_noise(example.advantages, self.algo_config.num_generations)
-        if example.ref_per_token_logps is None and self.algo_config.loss_agg_mode != "token-mean":
+        settings = self.algo_config
+        advantages_B = without_noise(
+            example.advantages, settings.num_generations, settings.advantage_estimator
+        )
+        if example.ref_per_token_logps is None and settings.loss_agg_mode != "token-mean":
             advantages_B = of_distinct_rows(
                 advantages_B, example.prompt_ids, example.completion_ids
             )

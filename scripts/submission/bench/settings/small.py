@@ -45,7 +45,7 @@ def small_profile(tiny: Profile, model: StockModel, sources: Mapping[str, Source
         ),
         grpo=dataclasses.replace(
             tiny.grpo,
-            steps=150, save_every=5, parts=2,
+            steps=300, save_every=5, parts=2,
             optimizer=Optimizer(peak_rate=1e-4),  # at 4e-4 it forgets its sums within 20 steps
             curriculum=Curriculum("learnability", guessed=0.0),
         ),
