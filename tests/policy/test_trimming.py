@@ -12,7 +12,6 @@ from tunix.rl.grpo import grpo_learner
 
 from conftest import moved
 from submission.bench.policy import losses, trimming
-from submission.bench.policy.credit import where_completions_part
 from submission.essay import grpo
 
 PAD = 0
@@ -154,10 +153,10 @@ def repeated(batch):
     )
 
 
-def passes_of(monkeypatch, example, mode="sequence-mean-token-mean", **changes):
+def passes_of(monkeypatch, example, mode="sequence-mean-token-mean"):
     stock(monkeypatch, example)
     learner = Learner(example)
-    learner.algo_config = grpo.ChunkedGRPOConfig(num_generations=4, loss_agg_mode=mode, **changes)
+    learner.algo_config = grpo.ChunkedGRPOConfig(num_generations=4, loss_agg_mode=mode)
     return learner._process_accumulated_batches(
         micro_batches=[{"prompts": ["p"] * 16}], micro_batch_sizes=[4] * 4, mode=None
     )
@@ -174,24 +173,6 @@ def test_equal_completions_are_learned_from_once_and_weigh_as_all(
     _, wanted = gradient_and_loss(policy, repeated, beta=0.0, loss_agg_mode=mode)
     found = [gradient_and_loss(policy, x, beta=0.0, loss_agg_mode=mode)[1] for x in passes[:2]]
     require_mean_of_four(found, wanted)
-
-
-@pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_advantages_of_tokens_reach_the_update_with_their_rows(
-    monkeypatch, make_policy, repeated, beta
-):
-    policy = moved(make_policy(), 0.1)
-    if beta:
-        repeated = dataclasses.replace(repeated, ref_per_token_logps=jnp.full((16, 40), -2.0))
-    passes = passes_of(monkeypatch, repeated, credit_where_they_part=True)
-    of_tokens_BC = where_completions_part(repeated.advantages, repeated.completion_ids, 4)
-    assert np.count_nonzero(of_tokens_BC.any(axis=1)) == 12
-    whole = dataclasses.replace(repeated, advantages=jnp.array(of_tokens_BC))
-    _, wanted = gradient_and_loss(policy, whole, beta=beta)
-    found = [gradient_and_loss(policy, x, beta=beta)[1] for x in passes]
-    require_mean_of_four(found, wanted)
-    if not beta:
-        assert [x.advantages.any() for x in passes] == [True, True, False, False]
 
 
 def test_where_every_row_counts_for_itself_none_is_merged(monkeypatch, repeated):

@@ -197,7 +197,6 @@ class ChunkedGRPOConfig(grpo_learner.GRPOConfig):
     policy_loss_fn: str = "chunked_grpo"
     vocabulary_chunk: int = 1024  # tokens per chip whose logits exist at a time
     kl_reach: float = 5.0  # nats; a token that is less likely by more is pulled back no harder
-    credit_where_they_part: bool = False  # advantages of tokens, not of completions
 
 
 def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
@@ -212,7 +211,6 @@ def algorithm_config(profile: Profile) -> ChunkedGRPOConfig:
         advantage_estimator=settings.estimator,
         loss_agg_mode=settings.aggregation,
         vocabulary_chunk=profile.vocabulary_chunk,
-        credit_where_they_part=settings.credit_where_they_part,
     )
 
 
@@ -250,9 +248,8 @@ def chunked_grpo_loss(
         old_BC = jax.lax.stop_gradient(logps_BC)
     ratio_BC = jnp.exp(jnp.clip(logps_BC - old_BC, -20.0, 20.0))
     near_BC = jnp.clip(ratio_BC, 1 - algo_config.epsilon, 1 + algo_config.epsilon)
-    advantages = train_example.advantages.astype(jnp.float32)
-    advantages_BC = advantages if advantages.ndim == 2 else advantages[:, None]
-    free_BC, clipped_BC = advantages_BC * ratio_BC, advantages_BC * near_BC
+    advantages_B1 = train_example.advantages.astype(jnp.float32)[:, None]
+    free_BC, clipped_BC = advantages_B1 * ratio_BC, advantages_B1 * near_BC
     loss = -mean(jnp.minimum(free_BC, clipped_BC))
     aux = {
         "pg_clipfrac": algo_core.masked_mean(clipped_BC < free_BC, mask_BC),

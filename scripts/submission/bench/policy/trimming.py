@@ -16,7 +16,6 @@ import numpy as np
 from tunix.rl import common, rl_cluster
 from tunix.rl.grpo import grpo_learner
 
-from submission.bench.policy.credit import where_completions_part
 from submission.bench.policy.hosts import everyones
 
 
@@ -90,8 +89,8 @@ def without_noise(advantages_B: Any, generations: int, estimator: str = "grpo") 
     return np.where(is_flat_P1, 0.0, advantages_PG).reshape(-1)
 
 
-def of_distinct_rows(advantages: Any, prompts_BP: Any, tokens_BC: Any) -> np.ndarray:
-    """The advantages, of rows or their tokens: the first of equal rows has the sum, the others 0.
+def of_distinct_rows(advantages_B: Any, prompts_BP: Any, tokens_BC: Any) -> np.ndarray:
+    """The advantages, where the first of equal rows has the sum of all, and the others 0.
 
     A policy that is sure writes the same completion again and again. Its gradient is the same too,
     so that one of them, with the sum of their advantages, stands for all.
@@ -101,10 +100,9 @@ def of_distinct_rows(advantages: Any, prompts_BP: Any, tokens_BC: Any) -> np.nda
     """
     rows = np.concatenate([prompts_BP, tokens_BC], axis=1)
     _, first, same_B = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    advantages = np.asarray(advantages, np.float32)
-    of_first = np.zeros_like(advantages)
-    np.add.at(of_first, first[same_B.reshape(-1)], advantages)
-    return of_first
+    of_first_B = np.zeros(len(rows), np.float32)
+    of_first_B[first] = np.bincount(same_B.reshape(-1), advantages_B)
+    return of_first_B
 
 
 class TrimmedLearner(grpo_learner.GRPOLearner):
@@ -130,25 +128,21 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
         advantages_B = without_noise(
             example.advantages, settings.num_generations, settings.advantage_estimator
         )
-        advantages = advantages_B
-        if settings.credit_where_they_part:
-            advantages = where_completions_part(
-                advantages_B, example.completion_ids, settings.num_generations
-            )
         if example.ref_per_token_logps is None and settings.loss_agg_mode != "token-mean":
-            advantages = of_distinct_rows(advantages, example.prompt_ids, example.completion_ids)
+            advantages_B = of_distinct_rows(
+                advantages_B, example.prompt_ids, example.completion_ids
+            )
         # All passes have one width of prompts, which are padded on the left.
         backwards_BP = np.asarray(example.prompt_ids)[:, ::-1]
         width = trimmed_width(backwards_BP, pad_id, self.widths.prompt_step)
         example = dataclasses.replace(
             example,
-            advantages=advantages,
+            advantages=advantages_B,
             prompt_ids=example.prompt_ids[:, -width:],
             prompt_mask=example.prompt_mask[:, -width:],
         )
         # Rows that teach nothing come last: a pass of nothing else is left out.
-        teaches_B = np.any(advantages.reshape(len(lengths_B), -1), axis=1)
-        order = np.lexsort((-lengths_B, ~teaches_B))
+        order = np.lexsort((-lengths_B, advantages_B == 0))
         return jax.tree.map(lambda x: x[order], example)
 
     def _process_accumulated_batches(self, **keywords: Any) -> list[common.TrainExample]:
@@ -164,6 +158,6 @@ class TrimmedLearner(grpo_learner.GRPOLearner):
         pad_id = self.rl_cluster.rollout.pad_id()
         width = trimmed_width(example.completion_ids, pad_id, self.widths.completion_step)
         names = ("completion_ids", "completion_mask", "ref_per_token_logps", "old_per_token_logps")
-        found = {name: getattr(example, name) for name in (*names, "advantages")}
-        narrow = {name: x[:, :width] for name, x in found.items() if np.ndim(x) == 2}
+        found = {name: getattr(example, name) for name in names}
+        narrow = {name: x[:, :width] for name, x in found.items() if x is not None}
         return dataclasses.replace(example, **narrow)

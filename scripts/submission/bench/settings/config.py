@@ -172,9 +172,6 @@ class Grpo:
     reference: str = "warm_start"  # whom the KL term holds the policy near to
     # By Tunix's names: how advantages, the KL divergence and the mean over tokens are computed.
     estimator: str = "grpo"
-    credit_where_they_part: bool = (
-        False  # each token's advantage, by the completions that begin alike
-    )
     kl_loss: str = "low_var_kl"
     aggregation: str = "sequence-mean-token-mean"
 
