@@ -19,6 +19,8 @@ import jax.numpy as jnp
 def same_so_far(kind_B: jax.Array, token_B: jax.Array) -> jax.Array:
     """The kinds of rows after one more token: rows are alike that were, and drew the same.
 
+    A kind is the number of its first row.
+
     >>> same_so_far(jnp.array([0, 0, 0, 3]), jnp.array([7, 8, 7, 7])).tolist()
     [0, 1, 0, 3]
     """
@@ -35,17 +37,16 @@ class Kinds(NamedTuple):
 
 
 def kinds_of(kind_B: jax.Array, done_B: jax.Array) -> Kinds:
-    """The kinds among the rows that are not done.
+    """The kinds, as above, among the rows that are not done.
 
     >>> done = jnp.array([True, True, False, False])
     >>> read, count, place = kinds_of(jnp.array([0, 0, 2, 2]), done)
     >>> read[:1].tolist(), int(count), place[2:].tolist()
     ([2], 1, [0, 0])
     """
-    first_B = jnp.argmax(kind_B[:, None] == kind_B, axis=1)
-    is_read_B = (first_B == jnp.arange(len(kind_B))) & ~done_B
+    is_read_B = (kind_B == jnp.arange(len(kind_B))) & ~done_B
     place_B = jnp.cumsum(is_read_B) - 1
-    return Kinds(jnp.argsort(~is_read_B), is_read_B.sum(), place_B[first_B])
+    return Kinds(jnp.argsort(~is_read_B), is_read_B.sum(), place_B[kind_B])
 
 
 def step_of_kinds(

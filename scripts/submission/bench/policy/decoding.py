@@ -145,7 +145,7 @@ class Sequences(NamedTuple):
     position: jax.Array  # B: its position
     done: jax.Array  # B
     row: jax.Array  # B: which completion of the call this is; its noise depends on it
-    kind: jax.Array  # B: the same number for rows that are the same so far
+    kind: jax.Array  # B: the same number for rows that were the same before that token
 
 
 class Segment(NamedTuple):
@@ -285,7 +285,7 @@ class Decoder:
         token_B = draw(spread(logits_PV), key, row_B, 0, sampling, self.never)
         done_B = self._ends(token_B) | ~spread(is_real_P)
         position_B = spread(positions_PL[:, -1] + 1)
-        kind_B = same_so_far(spread(jnp.arange(P, dtype=jnp.int32)), token_B)
+        kind_B = spread(jnp.arange(P, dtype=jnp.int32))
         return Sequences(past, spread(is_token_PL), token_B, position_B, done_B, row_B, kind_B)
 
     def _segment(self, state: Any, sequences: Sequences, key: jax.Array, index: jax.Array,
@@ -336,15 +336,16 @@ class Decoder:
             def of_kinds() -> tuple[jax.Array, Any]:
                 return step_of_kinds(kinds, alike, step, segment.new, read, drawn)
 
+            kind_B = segment.kind
             if alike:
-                kinds = kinds_of(segment.kind, segment.done)
+                kind_B = same_so_far(kind_B, segment.token)
+                kinds = kinds_of(kind_B, segment.done)
                 token_B, new = jax.lax.cond(kinds.count > B // 2, of_all, of_kinds)
             else:
                 token_B, new = of_all()
             token_B = jnp.where(segment.done, self.pad_id, token_B)
             tokens_BS = jax.lax.dynamic_update_slice(segment.tokens, token_B[:, None], (0, step))
             done_B = segment.done | self._ends(token_B)
-            kind_B = same_so_far(segment.kind, token_B) if alike else segment.kind
             position_B = segment.position + 1
             return step + 1, Segment(new, tokens_BS, token_B, position_B, done_B, kind_B)
 
